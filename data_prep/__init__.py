@@ -1,0 +1,1 @@
+"""Builds what zoomloc.world reads: towns, pyramids, photo tables, splits. No torch."""

@@ -1,0 +1,304 @@
+"""``zoomloc tiles``: rasters become the tile pyramid and the region that the rest reads.
+
+Knows nothing of photos or models. The deepest level is warped from the rasters, every coarser
+one averaged from the one below; work is done in pieces that a killed build finds again.
+"""
+
+import signal
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import shapely
+
+from data_prep.rasters import Raster, inspected
+from data_prep.tile_jobs import (
+    BlockJob,
+    Encoded,
+    Look,
+    ParentJob,
+    forget_datasets,
+    render_block,
+    render_parents,
+)
+from data_prep.tile_plan import TilePlan, blocks_of, most_tiles, planned, side_by_side
+from data_prep.tile_scratch import TileScratch
+from zoomloc.errors import ImageryError
+from zoomloc.world.cells import Cell, size_m
+from zoomloc.world.pyramid import TilePyramid, write_pmtiles
+from zoomloc.world.region import Region, cover
+
+PYRAMID_NAME = "imagery.pmtiles"
+SCRATCH_NAME = "imagery.mbtiles.part"
+REGION_NAME = "region.json"
+
+IMAGE_FORMATS = ("webp", "png", "jpeg")
+FAMILY_LEVELS = 3  # parents are averaged in pieces of up to 4**3
+WORTH_A_POOL = 24  # blocks; starting processes takes about as long as these
+AHEAD = 8  # results that may wait for the one before them
+
+Progress = Callable[[int, int], None]
+Job = TypeVar("Job", BlockJob, ParentJob)
+
+
+@dataclass(frozen=True)
+class TilesSummary:
+    """What ``build_tiles`` made, or found made."""
+
+    imagery: Path
+    region_file: Path
+    region: Region
+    tile_count: int
+    min_level: int
+    max_level: int
+    gsd_m: float  # ground pixel of the deepest level
+    imagery_hash: str
+    built: bool  # False: a finished pyramid of the same rasters and settings was kept
+    resumed_pieces: int  # pieces of work found done by an earlier, interrupted build
+
+
+def build_tiles(
+    rasters: Sequence[Path],
+    out: Path,
+    name: str,
+    terminal_cell_m: float = 16.0,
+    levels_per_zoom: int = 2,
+    tile_px: int = 256,
+    image_format: str = "webp",
+    quality: int = 90,
+    attribution: Sequence[str] = (),
+    licence: str = "",
+    capture_date: str | None = None,
+    workers: int = 2,
+    progress: Progress | None = None,
+    executor: Executor | None = None,
+) -> TilesSummary:
+    """Write ``out/imagery.pmtiles`` and ``out/region.json`` from georeferenced rasters.
+
+    The first raster lies on top. The deepest level is the one whose pixel comes nearest to the
+    finest raster's. ``progress`` gets (tiles done, tiles at most). Interrupted builds resume; a
+    finished one of the same rasters and settings is kept. ``executor`` (of processes) replaces
+    the ``workers`` started here. Raises ImageryError for rasters, RegionError for ground that no
+    16 roots cover, OutputError where the disk is full; an earlier pyramid is then still there.
+    """
+    _check_settings(rasters, tile_px, image_format, quality)
+    looked_at = side_by_side([inspected(Path(path)) for path in rasters])
+    ground = shapely.unary_union([raster.footprint for raster in looked_at])
+    region = cover(name, ground, terminal_cell_m, levels_per_zoom, attribution, licence)
+    plan = planned(looked_at, region, Look(tile_px, image_format, quality), capture_date)
+    imagery = out / PYRAMID_NAME
+    resumed = 0
+    built = not _is_finished(imagery, plan)
+    if built:
+        resumed = _build(plan, imagery, workers, progress, executor)
+    region.save(out / REGION_NAME)
+    return _summary(imagery, region, built, resumed)
+
+
+def _check_settings(rasters: Sequence[Path], tile_px: int, image_format: str, quality: int) -> None:
+    """Refuse settings that no tile can have."""
+    if not rasters:
+        raise ImageryError("no raster given; name at least one GeoTIFF")
+    if tile_px not in (256, 512, 1024):
+        raise ImageryError(f"tile_px {tile_px}: must be 256, 512 or 1024")
+    if image_format not in IMAGE_FORMATS:
+        raise ImageryError(f"image_format {image_format!r}: must be one of {IMAGE_FORMATS}")
+    if not 1 <= quality <= 100:
+        raise ImageryError(f"quality {quality}: must lie within 1 and 100")
+
+
+def _is_finished(imagery: Path, plan: TilePlan) -> bool:
+    """Whether the pyramid of exactly this job is already there and whole."""
+    if not imagery.exists():
+        return False
+    try:
+        with TilePyramid.open(imagery) as pyramid:
+            return bool(pyramid.metadata.get("job_hash") == plan.metadata["job_hash"])
+    except ImageryError:
+        return False  # damaged: it is built again
+
+
+def _summary(imagery: Path, region: Region, built: bool, resumed: int) -> TilesSummary:
+    """What stands on the disk now, read back."""
+    with TilePyramid.open(imagery) as pyramid:
+        middle = region.roots[0].center.lat
+        return TilesSummary(
+            imagery=imagery,
+            region_file=imagery.with_name(REGION_NAME),
+            region=region,
+            tile_count=sum(len(pyramid.cells(level)) for level in pyramid.levels),
+            min_level=pyramid.min_level,
+            max_level=pyramid.max_level,
+            gsd_m=size_m(pyramid.max_level, middle) / pyramid.tile_px,
+            imagery_hash=pyramid.imagery_hash(),
+            built=built,
+            resumed_pieces=resumed,
+        )
+
+
+# 1. which pieces of work there are
+
+
+@dataclass(frozen=True)
+class _Piece(Generic[Job]):
+    """Some tiles that are made and stored together."""
+
+    name: str
+    tiles: int  # at most
+    job: Callable[[], Job]
+
+
+def _block_pieces(plan: TilePlan, blocks: dict[Cell, list[Raster]]) -> Iterator[_Piece[BlockJob]]:
+    for block, rasters in blocks.items():
+        job = BlockJob(block, plan.depth, tuple(rasters), plan.look)
+        yield _Piece(_name("block", block), 1 << 2 * plan.depth, partial(_same, job))
+
+
+def _parent_pieces(plan: TilePlan, scratch: TileScratch, level: int) -> Iterator[_Piece[ParentJob]]:
+    """Parents of one level, those below one ancestor together."""
+    families: dict[Cell, list[Cell]] = {}
+    up = min(FAMILY_LEVELS, level)
+    for child in scratch.cells(level + 1):
+        families.setdefault(child.parent(1 + up), []).append(child)
+    for ancestor, children in families.items():
+        parents = len({child.parent() for child in children})
+        job = partial(_parent_job, scratch, children, plan.look)
+        yield _Piece(_name(f"level {level}", ancestor), parents, job)
+
+
+def _parent_job(scratch: TileScratch, children: list[Cell], look: Look) -> ParentJob:
+    return ParentJob(tuple((child, scratch.read(child)) for child in children), look)
+
+
+def _same(job: BlockJob) -> BlockJob:
+    return job
+
+
+def _name(kind: str, cell: Cell) -> str:
+    return f"{kind} {cell.level}/{cell.x}/{cell.y}"
+
+
+# 2. doing them
+
+
+def _build(
+    plan: TilePlan,
+    imagery: Path,
+    workers: int,
+    progress: Progress | None,
+    executor: Executor | None,
+) -> int:
+    """Make all tiles in the scratch file, then the pyramid; pieces found done are counted."""
+    blocks = blocks_of(plan)
+    scratch = TileScratch(imagery.with_name(SCRATCH_NAME), plan.metadata["job_hash"])
+    try:
+        finished = scratch.finished()
+        bar = _Bar(progress, most_tiles(plan, list(blocks)))
+        with _pool(workers if len(blocks) >= WORTH_A_POOL else 1, executor) as pool:
+            _run(render_block, _block_pieces(plan, blocks), scratch, finished, pool, bar)
+            for level in range(plan.max_level - 1, plan.min_level - 1, -1):
+                pieces = _parent_pieces(plan, scratch, level)
+                _run(render_parents, pieces, scratch, finished, pool, bar)
+        if not scratch.cells(plan.max_level):
+            scratch.remove()
+            raise ImageryError(_nothing_in(plan))
+        look = plan.look
+        for left in imagery.parent.glob(f".{imagery.name}.*.tmp"):  # of a build that was killed
+            left.unlink()
+        write_pmtiles(imagery, scratch.tiles(), plan.metadata, look.image_format, look.tile_px)
+        scratch.remove()
+        bar.end()
+        return len(finished)
+    finally:
+        scratch.close()
+        forget_datasets()
+
+
+def _nothing_in(plan: TilePlan) -> str:
+    return (
+        f"{plan.rasters[0].path}: no tile holds a pixel; all of it (and of {len(plan.rasters) - 1} "
+        "other rasters) is transparent or nodata"
+    )
+
+
+def _run(
+    function: Callable[[Job], Encoded],
+    pieces: Iterable[_Piece[Job]],
+    scratch: TileScratch,
+    finished: set[str],
+    pool: Executor | None,
+    bar: "_Bar",
+) -> None:
+    """Do the pieces that are not finished, a few ahead of the one being stored."""
+    waiting: deque[tuple[_Piece[Job], Future[Encoded]]] = deque()
+    for piece in pieces:
+        if piece.name in finished:
+            bar.add(piece.tiles)
+        elif pool is None:
+            scratch.store(piece.name, function(piece.job()))
+            bar.add(piece.tiles)
+        else:
+            waiting.append((piece, pool.submit(function, piece.job())))
+        while len(waiting) > AHEAD:
+            _store_first(waiting, scratch, bar)
+    while waiting:
+        _store_first(waiting, scratch, bar)
+
+
+def _store_first(
+    waiting: "deque[tuple[_Piece[Job], Future[Encoded]]]", scratch: TileScratch, bar: "_Bar"
+) -> None:
+    piece, future = waiting.popleft()
+    try:
+        tiles = future.result()
+    except BrokenProcessPool as error:
+        raise ImageryError(
+            f"{scratch.path}: a worker process died, probably for lack of memory; run again with "
+            "one worker, finished tiles are kept"
+        ) from error
+    scratch.store(piece.name, tiles)
+    bar.add(piece.tiles)
+
+
+@contextmanager
+def _pool(workers: int, executor: Executor | None) -> Iterator[Executor | None]:
+    """Where jobs run: the caller's executor, processes started here, or (None) this process."""
+    if executor is not None or workers <= 1:
+        yield executor
+        return
+    context = get_context("spawn")  # forked GDAL and OpenMP may hang
+    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _ignore_interrupts() -> None:
+    """Ctrl-C is the parent's business; workers end with their pool."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _Bar:
+    """Counts tiles for a progress callback that may be None."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._total, self._done = progress, total, 0
+        self.add(0)
+
+    def add(self, tiles: int) -> None:
+        """So many more are done."""
+        self._done += tiles
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+    def end(self) -> None:
+        """All are done, empty ones included."""
+        self.add(self._total - self._done)

@@ -1,0 +1,1 @@
+"""Shows what zoomloc wrote: the Folium map. No torch, no model."""

@@ -1,0 +1,151 @@
+"""Worlds that several test files share, each built once a test session."""
+
+import os
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from zoomloc.config import Config, load_config
+from zoomloc.world.photos import Photo, write_photos
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real imagery and photos; tests that need it skip where it is absent."""
+    folder = os.environ.get("ZOOMLOC_REAL_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ZOOMLOC_REAL_DATA does not name a folder of real data")
+    return Path(folder)
+
+
+def built_once(tmp_path_factory, name: str, build: Callable[[Path], None]) -> Path:
+    """A folder that one worker builds and all workers use."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
+    folder, done = shared / name, shared / f"{name}.done"
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        for _ in range(1200):
+            if done.exists():
+                return folder
+            time.sleep(0.1)
+        pytest.fail(f"{name} was not built within two minutes")
+    build(folder)
+    done.touch()
+    return folder
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory) -> Path:
+    """A region of 300 m whose photos show the colour of the ground they stand on.
+
+    No town and no camera: the smallest world in which a model can learn where it is.
+    Holds imagery.pmtiles, region.json and photos.parquet (train, val and test drives).
+    """
+    return built_once(tmp_path_factory, "painted", _paint)
+
+
+SIDE_M = 300
+PHOTOS_A_DRIVE = 60
+CORNER = (400_000.0, 5_000_000.0)  # UTM 32N, about 45.15 N 7.73 E
+
+
+def _paint(folder: Path) -> None:
+    import rasterio
+    from rasterio.transform import from_origin
+
+    from data_prep.tiles import build_tiles
+
+    rng = np.random.default_rng(5)
+    coarse = rng.uniform(20, 235, (6, 6, 3)).astype(np.uint8)
+    ground = np.asarray(Image.fromarray(coarse).resize((SIDE_M, SIDE_M), Image.Resampling.BICUBIC))
+    profile = {
+        "driver": "GTiff",
+        "width": SIDE_M,
+        "height": SIDE_M,
+        "count": 3,
+        "dtype": "uint8",
+        "crs": "EPSG:32632",
+        "transform": from_origin(*CORNER, 1.0, 1.0),
+    }
+    with rasterio.open(folder / "ortho.tif", "w", **profile) as raster:
+        raster.write(np.moveaxis(ground, -1, 0))
+    build_tiles(
+        [folder / "ortho.tif"],
+        folder,
+        "painted",
+        terminal_cell_m=16.0,
+        workers=1,
+        attribution=["Painted by a test"],
+        licence="CC0-1.0",
+    )
+    photos = [photo for drive in range(10) for photo in _drive(folder, ground, drive, rng)]
+    write_photos(photos, folder / "photos.parquet", "sequence-disjoint")
+
+
+def _drive(folder: Path, ground: np.ndarray, drive: int, rng: np.random.Generator) -> list[Photo]:
+    from pyproj import Transformer
+
+    to_degrees = Transformer.from_crs("EPSG:32632", "EPSG:4326", always_xy=True)
+    split = {8: "val", 9: "test"}.get(drive, "train")
+    photos = []
+    (folder / "photos" / f"d{drive}").mkdir(parents=True)
+    for i in range(PHOTOS_A_DRIVE):
+        x, y = rng.uniform(10, SIDE_M - 10, 2)
+        lng, lat = to_degrees.transform(CORNER[0] + x, CORNER[1] - y)
+        colour = ground[int(y), int(x)].astype(float) + rng.normal(0, 6, (24, 48, 3))
+        path = folder / "photos" / f"d{drive}" / f"{i:03d}.jpg"
+        Image.fromarray(colour.clip(0, 255).astype(np.uint8)).save(path, quality=92)
+        photos.append(
+            Photo(
+                id=f"d{drive}/{i:03d}.jpg",
+                path=path,
+                lat=lat,
+                lng=lng,
+                bearing_deg=None,
+                fov_deg=None,
+                projection="perspective",
+                captured_at=datetime(2024, 5, 1 + drive, tzinfo=UTC) + timedelta(seconds=i),
+                sequence_id=f"d{drive}",
+                source="folder",
+                licence="CC0-1.0",
+                creator="a test",
+                position_error_m=3.0,
+                split=split,
+                true_lat=lat,
+                true_lng=lng,
+            )
+        )
+    return photos
+
+
+@pytest.fixture
+def small_config(painted) -> Config:
+    """A model and a schedule small enough for a test."""
+    return load_config(
+        [],
+        [
+            f"data={painted}",
+            "name=painted",
+            "model.photo_px=[48,24]",
+            "model.view_px=32",
+            "model.photo_encoder.channels=[8,8,16]",
+            "model.view_encoder.channels=[8,8,16]",
+            "model.width=32",
+            "model.layers=2",
+            "model.heads=2",
+            "model.photo_tokens=2",
+            "train.batch=16",
+            "train.steps=12",
+            "train.val_every_steps=6",
+            "train.val_photos=20",
+            "train.threads=1",
+            "train.lr=0.003",
+        ],
+    )

@@ -1,0 +1,202 @@
+"""The command: exit codes, one line for each bad input, nothing lost, what it prints."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+
+import pytest
+from PIL import Image
+
+from zoomloc.cli import main
+
+
+@pytest.fixture
+def zoomloc(monkeypatch, capfd):
+    """Run the command in this process: (exit code, stdout, stderr)."""
+
+    def run(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["zoomloc", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def run_folder(painted, tmp_path_factory):
+    """A run trained by the command itself."""
+    folder = tmp_path_factory.mktemp("cli") / "run"
+    sets = [
+        "model.photo_px=[48,24]",
+        "model.view_px=32",
+        "model.width=32",
+        "model.layers=2",
+        "model.heads=2",
+        "model.photo_encoder.channels=[8,8,16]",
+        "train.batch=16",
+        "model.view_encoder.channels=[8,8,16]",
+        "train.steps=20",
+        "train.threads=1",
+        f"data={painted}",
+    ]
+    command = [sys.executable, "-m", "zoomloc", "train", "demo", "--run", str(folder), "--quiet"]
+    subprocess.run([*command, *(w for s in sets for w in ("--set", s))], check=True)
+    return folder
+
+
+def refused(result, *says) -> None:
+    code, _, err = result
+    assert code == 2, err
+    lines = [line for line in err.splitlines() if line.strip()]
+    assert len(lines) == 1, err
+    assert lines[0].startswith("zoomloc: ")
+    for part in says:
+        assert part in lines[0]
+
+
+def test_locate_answers_in_text_and_json(zoomloc, run_folder, painted, tmp_path):
+    photo = painted / "photos" / "d9" / "000.jpg"
+    code, out, _ = zoomloc("locate", photo, "--run", run_folder)
+    assert code == 0 and "probability" in out
+    code, out, _ = zoomloc("locate", photo, photo.parent, "--run", run_folder, "--json")
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0 and len(lines) == 61
+    assert lines[0]["schema"] == "zoomloc/answer/1"
+    assert sum(mass["mass"] for mass in lines[0]["posterior"]) == pytest.approx(1, abs=1e-6)
+
+
+def test_locate_draws_a_map(zoomloc, run_folder, painted, tmp_path):
+    code, _, err = zoomloc(
+        "locate",
+        painted / "photos" / "d9" / "000.jpg",
+        "--run",
+        run_folder,
+        "--map",
+        tmp_path / "out.html",
+    )
+    assert code == 0, err
+    assert "leaflet" in (tmp_path / "out.html").read_text().lower()
+
+
+def test_evaluate_then_map(zoomloc, run_folder, painted, tmp_path):
+    code, out, err = zoomloc("evaluate", "--run", run_folder, "--json", tmp_path / "r.json")
+    assert code == 0, err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["n"] == 60 and "R@1 within 50 m" in out
+    assert report["protocol"]["split"] == "sequence-disjoint"
+    code, _, err = zoomloc(
+        "map",
+        tmp_path / "answers.jsonl",
+        "--region",
+        painted,
+        "--out",
+        tmp_path / "map.html",
+        "--most",
+        "3",
+    )
+    assert code == 0, err
+
+
+@pytest.mark.parametrize(
+    "what", ["region", "run", "photos.parquet", "imagery.pmtiles", "photo", "region.json"]
+)
+def test_info_explains_our_files(zoomloc, run_folder, painted, what):
+    path = {
+        "region": painted,
+        "run": run_folder,
+        "photo": painted / "photos" / "d9" / "000.jpg",
+    }.get(what, painted / what)
+    code, out, _ = zoomloc("info", path)
+    assert code == 0 and len(out) > 30
+
+
+def test_bad_photos(zoomloc, run_folder, tmp_path):
+    refused(zoomloc("locate", tmp_path / "none.jpg", "--run", run_folder), "none.jpg")
+    (tmp_path / "text.jpg").write_text("not a picture")
+    refused(zoomloc("locate", tmp_path / "text.jpg", "--run", run_folder), "text.jpg")
+    Image.new("RGB", (640, 480)).save(tmp_path / "cut.jpg")
+    whole = (tmp_path / "cut.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    refused(zoomloc("locate", tmp_path / "cut.jpg", "--run", run_folder), "cut.jpg")
+    (tmp_path / "zero.jpg").touch()
+    refused(zoomloc("locate", tmp_path / "zero.jpg", "--run", run_folder), "zero.jpg")
+    (tmp_path / "empty").mkdir()
+    refused(zoomloc("locate", tmp_path / "empty", "--run", run_folder), "no photo")
+
+
+def test_bad_runs_and_configs(zoomloc, painted, tmp_path):
+    photo = painted / "photos" / "d9" / "000.jpg"
+    refused(zoomloc("locate", photo, "--run", tmp_path / "x"), "no such folder")
+    refused(zoomloc("train", "demo", "--run", tmp_path / "x", "--set", "train.lrr=1"), "'lr'")
+    refused(zoomloc("train", "nowhere", "--run", tmp_path / "x"), "nowhere", "demo")
+    refused(
+        zoomloc("train", "demo", "--run", tmp_path / "x", "--set", f"data={tmp_path}"),
+        "region.json",
+    )
+    assert not (tmp_path / "x").exists()
+
+
+def test_bad_folders_towns_and_rasters(zoomloc, tmp_path):
+    (tmp_path / "photos").mkdir()
+    refused(zoomloc("photos", "--folder", tmp_path / "photos", "--out", tmp_path / "o"), "photos")
+    refused(zoomloc("photos", "--folder", tmp_path / "absent", "--out", tmp_path / "o"), "absent")
+    refused(zoomloc("town", "--size-m", "0", "--out", tmp_path / "t"), "size")
+    refused(zoomloc("tiles", "--out", tmp_path / "o"), "--raster")
+    refused(zoomloc("tiles", "--raster", tmp_path / "no.tif", "--out", tmp_path / "o"), "no.tif")
+    Image.new("RGB", (64, 64)).save(tmp_path / "plain.tif")
+    refused(zoomloc("tiles", "--raster", tmp_path / "plain.tif", "--out", tmp_path / "o"), "CRS")
+    refused(zoomloc("info", tmp_path / "plain.tif"), "plain.tif")
+    assert not (tmp_path / "o").exists() or not any((tmp_path / "o").iterdir())
+
+
+def test_a_full_disk_loses_nothing(run_folder, painted, tmp_path):
+    """Under a limit of file size, as on a full disk: one line, exit 2, the old report whole."""
+    shutil.copytree(run_folder, tmp_path / "run")
+    report = tmp_path / "run" / "report.json"
+    report.write_text("the report before")
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (200, 200))
+
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "from zoomloc.cli import main; main()",
+            "evaluate",
+            "--run",
+            str(tmp_path / "run"),
+        ],
+        capture_output=True,
+        text=True,
+        preexec_fn=small_files,
+    )
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "disk" in done.stderr
+    assert report.read_text() == "the report before"
+    assert not list((tmp_path / "run").glob(".*.tmp"))
+
+
+def test_usage_errors_exit_2_and_start_is_light(zoomloc):
+    assert zoomloc("locate")[0] == 2
+    assert zoomloc("--version")[1].startswith("zoomloc ")
+    heavy = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import sys, zoomloc.cli; print(sorted(m for m in "
+            "('torch', 'rasterio', 'folium', 'geopandas', 'pandas', 'numba') if m in sys.modules))",
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert heavy.stdout.strip() == "[]"

@@ -1,0 +1,5 @@
+"""``python -m zoomloc`` is ``zoomloc``."""
+
+from zoomloc.cli import main
+
+main()

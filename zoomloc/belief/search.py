@@ -1,0 +1,382 @@
+"""Search: from what a Scorer says of children to one Posterior for each photo.
+
+Knows nothing of how scores are made. One call of the scorer serves all photos of a batch and
+one depth; each photo's posterior is what it would be alone. Every node that is not opened keeps
+its mass, so that nothing is ever renormalised away (DESIGN 5.5).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from zoomloc.belief.posterior import Posterior, log_sum, z_order
+from zoomloc.errors import CheckpointError, ConfigError
+from zoomloc.world.cells import Cell, Floats, Ints
+from zoomloc.world.coverage import Coverage
+
+Bools = npt.NDArray[np.bool_]
+State = TypeVar("State")
+Method = Literal["greedy", "beam", "best-first", "exhaustive"]
+
+
+class Scorer(Protocol[State]):
+    """Anything that says how probable the children of a cell are: a model, an index, an oracle."""
+
+    def start(self, photos: Sequence[Any]) -> State:
+        """What is computed once for a batch of B photos."""
+        ...
+
+    def roots(self, state: State) -> Floats:
+        """(B, R) log-probabilities of the region's roots; not asked where there is one root."""
+        ...
+
+    def children(self, state: State, photo_index: Ints, cells: Sequence[Cell]) -> Floats:
+        """(n, K) log-probabilities of the children of n cells, in choice order.
+
+        photo_index: (n,) which photo asks. All cells of one call have one depth. What is said of
+        children without imagery is ignored.
+        """
+        ...
+
+    def leaves(self, state: State) -> Floats | None:
+        """(B, rows, columns) log-probabilities over the terminal grid, or None if not at once."""
+        ...
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """How much of the tree is opened.
+
+    ``beam``: nodes opened at each depth, one of them kept for the greedy path. ``bound`` and
+    ``max_expansions`` belong to best-first: stop when the mass of unopened inner nodes is at
+    most ``bound``, or when that many nodes of a photo are open. Raises ConfigError.
+    """
+
+    method: Method = "beam"
+    beam: int = 8
+    bound: float = 0.05
+    max_expansions: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.method not in get_args(Method):
+            raise ConfigError(
+                f"search method {self.method!r}: take one of {', '.join(get_args(Method))}"
+            )
+        if self.beam < 1 or self.max_expansions < 1:
+            raise ConfigError(
+                f"search beam {self.beam}, max_expansions {self.max_expansions}: at least 1"
+            )
+        if not 0 <= self.bound < 1:
+            raise ConfigError(f"search bound {self.bound}: a share of the mass, 0 up to below 1")
+
+
+def search(
+    scorer: Scorer[State], photos: Sequence[Any], coverage: Coverage, plan: SearchPlan
+) -> list[Posterior]:
+    """One posterior over the present part of the region for each photo.
+
+    Raises CheckpointError where the scorer gives no probability to any child of a cell.
+    """
+    if not len(photos):
+        return []
+    state = scorer.start(photos)
+    if plan.method == "exhaustive":
+        leaves = scorer.leaves(state)
+        if leaves is not None:
+            return _from_leaves(coverage, np.asarray(leaves, np.float64), len(photos))
+    tree = _Tree(coverage, lambda i, cells: scorer.children(state, i, cells))
+    roots = tree.roots(len(photos), lambda: scorer.roots(state))
+    if plan.method == "best-first":
+        layers = _best_first(tree, roots, plan)
+    else:
+        widths = {"greedy": 1, "beam": plan.beam, "exhaustive": None}
+        layers = _beam(tree, roots, widths[plan.method])
+    return _posteriors(coverage, layers, len(photos))
+
+
+def greedy_paths(
+    scorer: Scorer[State], photos: Sequence[Any], coverage: Coverage
+) -> list[tuple[Cell, ...]]:
+    """For each photo, root to terminal cell by always taking the most probable child.
+
+    The paper's own rollout, whose answer is the centre of the last cell. Raises CheckpointError
+    as ``search`` does.
+    """
+    if not len(photos):
+        return []
+    state = scorer.start(photos)
+    tree = _Tree(coverage, lambda i, cells: scorer.children(state, i, cells))
+    ends = tree.roots(len(photos), lambda: scorer.roots(state))
+    ends = ends.where(ends.greedy)
+    for depth in range(coverage.region.zooms):
+        ends = tree.expand(depth, ends)
+        ends = ends.where(ends.greedy)
+    cells = tree.cells(coverage.region.zooms, ends)
+    return [coverage.region.path_to(cell) for cell in cells]
+
+
+# 1. the tree, opened layer by layer
+
+
+class _Nodes(NamedTuple):
+    """Nodes of one depth, of all photos: rows and columns in that depth's grid."""
+
+    photo: Ints
+    row: Ints
+    column: Ints
+    log_mass: Floats
+    greedy: Bools  # on the path that always takes the most probable child
+
+    def where(self, mask: Bools) -> "_Nodes":
+        return _Nodes._make(values[mask] for values in self)
+
+    def plus(self, other: "_Nodes") -> "_Nodes":
+        return _Nodes._make(np.concatenate(pair) for pair in zip(self, other, strict=True))
+
+
+class _Tree:
+    """Opens nodes: masks what has no imagery and makes each node's children sum to the node."""
+
+    def __init__(
+        self, coverage: Coverage, children: Callable[[Ints, Sequence[Cell]], Floats]
+    ) -> None:
+        self.region = coverage.region
+        self.children = children
+        self.present = [coverage.present(depth) for depth in range(self.region.zooms + 1)]
+
+    def roots(self, photos: int, log_prob: Callable[[], Floats]) -> _Nodes:
+        """The present roots of each photo; the scorer is asked only where there are several."""
+        slots = self.region.root_slots()
+        present = self.present[0][slots[:, 0], slots[:, 1]]
+        scores = np.zeros((photos, len(slots)))
+        if len(slots) > 1:
+            scores = _of_shape("roots", log_prob(), scores.shape)
+        none = np.zeros(photos, np.int64)
+        parents = _Nodes(np.arange(photos), none, none, np.zeros(photos), np.ones(photos, bool))
+        where = np.broadcast_to(slots.T[:, None], (2, *scores.shape))
+        return _opened(parents, where[0], where[1], scores, np.broadcast_to(present, scores.shape))
+
+    def expand(self, depth: int, nodes: _Nodes) -> _Nodes:
+        """All present children of nodes at a depth."""
+        side = 1 << self.region.levels_per_zoom
+        shape = (len(nodes.photo), side * side)
+        scores = np.zeros(shape)
+        if shape[0]:
+            answer = self.children(nodes.photo, self.cells(depth, nodes))
+            scores = _of_shape("children", answer, shape)
+        down, right = np.divmod(np.arange(side * side), side)
+        row, column = nodes.row[:, None] * side + down, nodes.column[:, None] * side + right
+        return _opened(nodes, row, column, scores, self.present[depth + 1][row, column])
+
+    def cells(self, depth: int, nodes: _Nodes) -> list[Cell]:
+        """The cells that nodes of a depth stand for."""
+        down = depth * self.region.levels_per_zoom
+        level = self.region.root_level + down
+        left, top = self.region.origin
+        x = ((left << down) + nodes.column) % (1 << level)
+        y = (top << down) + nodes.row
+        return [Cell(level, *xy) for xy in zip(x.tolist(), y.tolist(), strict=True)]
+
+
+def _opened(parents: _Nodes, row: Ints, column: Ints, scores: Floats, present: Bools) -> _Nodes:
+    """The present children (n, K) of n parents, each parent's mass shared out among them."""
+    log_prob = np.where(present, scores, -np.inf)
+    peak = log_prob.max(axis=1, keepdims=True, initial=-np.inf)
+    bad = ~np.isfinite(peak[:, 0])
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise CheckpointError(
+            f"the scorer gives the children of the cell at row {parents.row[i]}, column "
+            f"{parents.column[i]} no usable probability (highest: {peak[i, 0]}) for photo "
+            f"{parents.photo[i]} of its batch; the weights are damaged or training diverged: "
+            "take an earlier checkpoint"
+        )
+    log_prob = log_prob - (peak + np.log(np.exp(log_prob - peak).sum(axis=1, keepdims=True)))
+    greedy = np.zeros(present.shape, bool)
+    greedy[np.arange(len(greedy)), log_prob.argmax(axis=1)] = parents.greedy
+    photo = np.broadcast_to(parents.photo[:, None], present.shape)
+    log_mass = parents.log_mass[:, None] + log_prob
+    return _Nodes(photo, row, column, log_mass, greedy).where(present)
+
+
+def _of_shape(what: str, scores: Floats, shape: tuple[int, ...]) -> Floats:
+    """The scores in float64. Raises ValueError where the scorer broke its contract."""
+    scores = np.asarray(scores, np.float64)
+    if scores.shape != shape:
+        raise ValueError(f"Scorer.{what} gave shape {scores.shape}; {shape} was asked for")
+    return scores
+
+
+# 2. which nodes are opened
+
+_Layer = tuple[int, _Nodes]  # depth, nodes that stay as they are
+
+
+def _beam(tree: _Tree, nodes: _Nodes, width: int | None) -> list[_Layer]:
+    """At each depth the ``width`` heaviest nodes of each photo, its greedy one among them."""
+    layers = []
+    for depth in range(tree.region.zooms):
+        keep = nodes.log_mass > -np.inf
+        if width is not None:
+            rank = _ranks(nodes.photo, np.where(nodes.greedy, np.inf, nodes.log_mass))
+            keep &= rank < width
+        layers.append((depth, nodes.where(~keep)))
+        nodes = tree.expand(depth, nodes.where(keep))
+    return [*layers, (tree.region.zooms, nodes)]
+
+
+def _best_first(tree: _Tree, roots: _Nodes, plan: SearchPlan) -> list[_Layer]:
+    """The heaviest inner node of each photo first, until what is unopened falls to the bound.
+
+    A node is opened together with others when it is certain to be: as long as it and all that
+    is lighter outweigh the bound, best-first cannot stop before it. So a few rounds do.
+    """
+    zooms = tree.region.zooms
+    inner = [roots] + [roots.where(np.zeros(len(roots.photo), bool))] * (zooms - 1)
+    leaves: list[_Layer] = []
+    left = np.full(int(roots.photo.max()) + 1, plan.max_expansions)
+    while True:
+        photo = np.concatenate([nodes.photo for nodes in inner])
+        log_mass = np.concatenate([nodes.log_mass for nodes in inner])
+        chosen = _certain(photo, log_mass, plan.bound, left)
+        if not chosen.any():
+            return [*enumerate(inner), *leaves]
+        left -= np.bincount(photo[chosen], minlength=len(left))
+        masks = np.split(chosen, np.cumsum([len(nodes.photo) for nodes in inner])[:-1])
+        grown = [tree.expand(d, inner[d].where(masks[d])) for d in range(zooms)]
+        inner = [nodes.where(~mask) for nodes, mask in zip(inner, masks, strict=True)]
+        inner[1:] = [old.plus(new) for old, new in zip(inner[1:], grown[:-1], strict=True)]
+        leaves.append((zooms, grown[-1]))
+
+
+def _certain(photo: Ints, log_mass: Floats, bound: float, left: Ints) -> Bools:
+    """Which of the unopened nodes best-first must open, within each photo's allowance."""
+    rank = _ranks(photo, log_mass)
+    mass = np.exp(log_mass)
+    last = int(rank.max(initial=0))
+    lightest_first = np.zeros((len(left), last + 1))  # a row for each photo: alike in any batch
+    lightest_first[photo, last - rank] = mass
+    not_heavier = np.cumsum(lightest_first, axis=1)[photo, last - rank]
+    return np.asarray((not_heavier > bound) & (mass > 0) & (rank < left[photo]))
+
+
+def _ranks(photo: Ints, key: Floats) -> Ints:
+    """(n,) place of each node among those of its photo, the greatest key being 0."""
+    order = np.lexsort((-key, photo))
+    ordered = photo[order]
+    ranks = np.empty(len(photo), np.int64)
+    ranks[order] = np.arange(len(photo)) - np.searchsorted(ordered, ordered)
+    return ranks
+
+
+# 3. what was found, as posteriors
+
+
+class _Squares(NamedTuple):
+    """Cells as columns and rows of the terminal grid; a side is ``1 << shift`` of them."""
+
+    column: Ints
+    row: Ints
+    shift: Ints
+
+    def where(self, index: Ints | Bools) -> "_Squares":
+        return _Squares._make(values[index] for values in self)
+
+    def plus(self, *others: "_Squares") -> "_Squares":
+        return _Squares._make(np.concatenate(all_) for all_ in zip(self, *others, strict=True))
+
+
+def _posteriors(coverage: Coverage, layers: Sequence[_Layer], photos: int) -> list[Posterior]:
+    """Each photo's nodes as a partition of the ground with imagery, in Z-order."""
+    parts = [_covered(coverage, depth, nodes) for depth, nodes in layers if len(nodes.photo)]
+    photo = np.concatenate([part[0] for part in parts])
+    log_mass = np.concatenate([part[1] for part in parts])
+    squares = parts[0][2].plus(*(part[2] for part in parts[1:]))
+    order = np.lexsort((z_order(squares.column, squares.row), photo))
+    level, x, y = _level_x_y(coverage, squares.where(order))
+    log_mass = log_mass[order]
+    edges = np.searchsorted(photo[order], np.arange(photos + 1))
+    found = []
+    for first, last in zip(edges[:-1], edges[1:], strict=True):
+        mine = slice(int(first), int(last))
+        masses = log_mass[mine] - log_sum(log_mass[mine])
+        found.append(Posterior(coverage.region, level[mine], x[mine], y[mine], masses))
+    return found
+
+
+def _from_leaves(coverage: Coverage, leaves: Floats, photos: int) -> list[Posterior]:
+    """Posteriors of terminal cells alone, normalised over those with imagery."""
+    present = coverage.present(coverage.region.zooms)
+    leaves = _of_shape("leaves", leaves, (photos, *present.shape))
+    row, column = np.nonzero(present)
+    order = np.argsort(z_order(column, row))
+    row, column = row[order], column[order]
+    level, x, y = _level_x_y(coverage, _Squares(column, row, np.zeros_like(row)))
+    found = []
+    for i, scores in enumerate(leaves):
+        log_mass = scores[row, column]
+        total = log_sum(log_mass)
+        if not np.isfinite(total):
+            raise CheckpointError(
+                f"the scorer gives the terminal cells no usable probability (sum: {total}) for "
+                f"photo {i} of its batch; the weights are damaged or training diverged: take an "
+                "earlier checkpoint"
+            )
+        found.append(Posterior(coverage.region, level, x, y, log_mass - total))
+    return found
+
+
+def _covered(coverage: Coverage, depth: int, nodes: _Nodes) -> tuple[Ints, Floats, _Squares]:
+    """Photo, log-mass and squares of nodes; those with gaps fall into their covered parts.
+
+    A part is the largest square without a gap; it gets mass by its number of terminal cells.
+    """
+    shift = (coverage.region.zooms - depth) * coverage.region.levels_per_zoom
+    squares = _Squares(nodes.column << shift, nodes.row << shift, np.full_like(nodes.row, shift))
+    if shift == 0:
+        return nodes.photo, nodes.log_mass, squares
+    count = coverage.leaf_count(depth)[nodes.row, nodes.column]
+    gaps = count < 1 << 2 * shift
+    if not gaps.any():
+        return nodes.photo, nodes.log_mass, squares
+    start = z_order(squares.column, squares.row)[gaps]
+    blocks, code = _whole_squares(coverage.present(coverage.region.zooms), shift)
+    first, last = np.searchsorted(code, [start, start + (1 << 2 * shift)])
+    parts = last - first
+    each = np.arange(parts.sum()) + np.repeat(first - (np.cumsum(parts) - parts), parts)
+    per_cell = np.repeat(nodes.log_mass[gaps] - np.log(count[gaps]), parts)
+    log_mass = per_cell + 2 * np.log(2) * blocks.shift[each]
+    return (
+        np.concatenate([nodes.photo[~gaps], np.repeat(nodes.photo[gaps], parts)]),
+        np.concatenate([nodes.log_mass[~gaps], log_mass]),
+        squares.where(~gaps).plus(blocks.where(each)),
+    )
+
+
+def _whole_squares(leaves: Bools, most: int) -> tuple[_Squares, Ints]:
+    """The largest quadtree squares without a gap, at most ``most`` levels up; their Z-order."""
+    found = []
+    whole = leaves
+    for shift in range(most + 1):
+        alone = whole
+        if shift < most:
+            above = whole[::2, ::2] & whole[1::2, ::2] & whole[::2, 1::2] & whole[1::2, 1::2]
+            alone, whole = whole & ~above.repeat(2, axis=0).repeat(2, axis=1), above
+        row, column = np.nonzero(alone)
+        found.append(_Squares(column << shift, row << shift, np.full_like(row, shift)))
+    squares = found[0].plus(*found[1:])
+    code = z_order(squares.column, squares.row)
+    order = np.argsort(code)
+    return squares.where(order), code[order]
+
+
+def _level_x_y(coverage: Coverage, squares: _Squares) -> tuple[Ints, Ints, Ints]:
+    """Levels, columns and rows of the quadtree cells that the squares are."""
+    region = coverage.region
+    down = region.terminal_level - region.root_level
+    x = (squares.column + (region.origin[0] << down)) % (1 << region.terminal_level)
+    y = squares.row + (region.origin[1] << down)
+    return region.terminal_level - squares.shift, x >> squares.shift, y >> squares.shift

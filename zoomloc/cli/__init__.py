@@ -1,0 +1,318 @@
+"""The one command ``zoomloc``: verbs that read their flags and call the steps.
+
+Knows nothing of how a step works. Errors that a user can mend become one line and exit 2.
+"""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoomloc import __version__
+from zoomloc.cli.screen import Screen
+from zoomloc.config import Config, TilesConfig, TownConfig, load_config
+from zoomloc.errors import ConfigError, ZoomlocError
+
+app = typer.Typer(
+    name="zoomloc",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Where was this photo taken? Zoom into a satellite map until you stand on the street.",
+)
+
+Configs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="CONFIG...", help="YAML files or packaged names such as demo; later ones win."
+    ),
+]
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="A.B=C", help="Override one key of the config; may be repeated."),
+]
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+Run = Annotated[Path, typer.Option("--run", help="Folder of a trained run.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only results and errors.")]
+RegionFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--region", help="Folder with region.json and imagery.pmtiles; else the one trained on."
+    ),
+]
+
+
+def main() -> None:
+    """Run the command; errors that a user can mend are one line on stderr and exit code 2."""
+    try:
+        app()
+    except ZoomlocError as error:
+        _fail(str(error), 2)
+    except KeyboardInterrupt:
+        _fail("stopped; the same command goes on from here", 130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        raise SystemExit(141) from None
+
+
+def _fail(line: str, code: int) -> None:
+    sys.stderr.write(f"zoomloc: {' '.join(line.split())}\n")
+    raise SystemExit(code)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"zoomloc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def demo(
+    configs: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG]...")] = None,
+    run: Run = Path("runs/demo"),
+    minutes: Annotated[float | None, typer.Option("--minutes", help="Training time.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    workers: Workers = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Build a synthetic town, train on its photos, locate those of another day, draw a map."""
+    from zoomloc.cli.demo import run_demo
+
+    changes = [*overrides, *([f"train.max_minutes={minutes}"] if minutes else [])]
+    run_demo(load_config(["demo", *(configs or [])], changes), run, workers, Screen(quiet))
+
+
+@app.command()
+def town(
+    out: Out,
+    seed: Annotated[int, typer.Option(help="Same seed, same bytes.")] = 1,
+    size_m: Annotated[float, typer.Option("--size-m", help="Side of the square town.")] = 720,
+    train_photos: Annotated[int, typer.Option("--train-photos", min=1)] = 10_000,
+    test_photos: Annotated[int, typer.Option("--test-photos", min=1)] = 1_000,
+    workers: Workers = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Build a synthetic town: orthophoto, surface model, roads, photos with EXIF, truth."""
+    from zoomloc.cli import steps
+
+    plan = TownConfig(seed=seed, size_m=size_m, train_photos=train_photos, test_photos=test_photos)
+    steps.make_town(plan, out, workers, Screen(quiet))
+
+
+@app.command()
+def tiles(
+    configs: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG]...")] = None,
+    raster: Annotated[list[Path], typer.Option("--raster", help="GeoTIFF; repeatable.")] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the region.")] = None,
+    terminal_cell_m: Annotated[float | None, typer.Option("--terminal-cell-m")] = None,
+    levels_per_zoom: Annotated[int | None, typer.Option("--levels-per-zoom", min=1, max=3)] = None,
+    attribution: Annotated[list[str], typer.Option("--attribution")] = [],  # noqa: B006
+    licence: Annotated[str | None, typer.Option("--licence")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    workers: Workers = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Make the tile pyramid of a region from rasters."""
+    from zoomloc.cli import steps
+
+    config = load_config(configs or [], overrides)
+    given = {
+        "terminal_cell_m": terminal_cell_m,
+        "levels_per_zoom": levels_per_zoom,
+        "attribution": tuple(attribution) or None,
+        "licence": licence,
+    }
+    plan = TilesConfig.model_validate(
+        config.tiles.model_dump() | {k: v for k, v in given.items() if v is not None}
+    )
+    folder = _folder(out, configs, config)
+    steps.make_tiles(
+        plan,
+        raster or plan.rasters,
+        folder,
+        name or _name(configs, config, folder),
+        workers,
+        Screen(quiet),
+    )
+
+
+@app.command()
+def photos(
+    configs: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG]...")] = None,
+    folder: Annotated[Path | None, typer.Option("--folder", help="Photos with EXIF.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    workers: Workers = 2,
+    quiet: Quiet = False,
+) -> None:
+    """Read a folder of photos into the photo table; say what was left out and why."""
+    from zoomloc.cli import steps
+
+    config = load_config(configs or [], overrides)
+    source = folder or config.photos.folder
+    if source is None:
+        raise ConfigError("photos: no folder; give --folder DIR or photos.folder in the config")
+    steps.read_photo_folder(
+        config.photos, source, _folder(out, configs, config), workers, Screen(quiet)
+    )
+
+
+@app.command()
+def split(
+    table: Annotated[Path, typer.Argument(metavar="PHOTOS.parquet")],
+    by: Annotated[str, typer.Option("--by", help="sequence, block, image or region.")] = "sequence",
+    val: Annotated[float, typer.Option("--val")] = 0.1,
+    test: Annotated[float, typer.Option("--test")] = 0.1,
+    newest_test: Annotated[
+        bool,
+        typer.Option("--newest-test", help="The drives of the last day become the test split."),
+    ] = False,
+    seed: Annotated[int, typer.Option("--seed")] = 0,
+    audit: Annotated[bool, typer.Option("--audit", help="Change nothing; look for leaks.")] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Divide the photo table into train, val and test without leaks."""
+    from zoomloc.cli import steps
+
+    screen = Screen(quiet)
+    if audit:
+        from data_prep.split import audit_table
+
+        screen.result(steps.as_json(audit_table(table)))
+        return
+    config = load_config(
+        [],
+        [
+            f"split.{k}={v}"
+            for k, v in (
+                ("by", by),
+                ("val", val),
+                ("test", test),
+                ("newest_test", newest_test),
+                ("seed", seed),
+            )
+        ],
+    )
+    steps.split_table(config.split, table, screen)
+
+
+@app.command()
+def train(
+    configs: Configs,
+    run: Run,
+    overrides: Overrides = [],  # noqa: B006
+    quiet: Quiet = False,
+) -> None:
+    """Train on a region's photos; the same command again resumes."""
+    from zoomloc.cli import steps
+
+    steps.train_run(load_config(configs, overrides), run, Screen(quiet))
+
+
+@app.command()
+def evaluate(
+    run: Run,
+    json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
+    region: RegionFolder = None,
+    table: Annotated[Path | None, typer.Option("--photos", help="Another photo table.")] = None,
+    imagery: Annotated[
+        Path | None, typer.Option("--imagery", help="Another pyramid of the same ground.")
+    ] = None,
+    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    quiet: Quiet = False,
+) -> None:
+    """Locate all photos of a split and report recall, with intervals and chance."""
+    from zoomloc.cli import steps
+
+    screen = Screen(quiet)
+    report = steps.evaluate_split(
+        run, screen, json_path or run / "report.json", region, table, imagery, split
+    )
+    screen.recall_table(report)
+
+
+@app.command()
+def locate(
+    photo: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photos or folders.")],
+    run: Run,
+    region: RegionFolder = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a photo.")] = False,
+    map_path: Annotated[Path | None, typer.Option("--map", help="Also draw a map.")] = None,
+    overrides: Overrides = [],  # noqa: B006
+) -> None:
+    """Say where photos were taken."""
+    from zoomloc.cli import steps
+
+    screen = Screen(to_stderr=as_json)
+    found = steps.require_photos(photo)
+    from zoomloc.locator import Locator
+
+    locator = Locator.load(run, region)
+    if overrides:
+        locator = locator.with_search(
+            load_config(
+                [],
+                [*(f"search.{k}={v}" for k, v in locator.search.model_dump().items()), *overrides],
+            ).search
+        )
+    answers = steps.locate_photos(locator, found)
+    for answer in answers:
+        if as_json:
+            typer.echo(steps.as_json(answer.to_json()))
+        else:
+            screen.result(steps.describe(answer))
+    if map_path is not None:
+        steps.draw_map(answers, region or steps.config_of_run(run).data, map_path)
+        screen.step("map", f"-> {map_path}")
+
+
+@app.command(name="map")
+def map_(
+    answers: Annotated[Path, typer.Argument(metavar="ANSWERS.jsonl")],
+    region: Annotated[Path, typer.Option("--region", help="Folder with region.json and imagery.")],
+    out: Annotated[Path, typer.Option("--out", help="HTML to write; opens offline.")],
+    most: Annotated[int, typer.Option("--most", min=1, help="At most so many answers.")] = 50,
+) -> None:
+    """Draw answers on the region's own imagery: one HTML that opens offline."""
+    from zoomloc.cli import steps
+    from zoomloc.world.answers import read_answers
+
+    known = read_answers(answers)
+    steps.draw_map(known[:most], region, out)
+    shown = f"{min(most, len(known))} of {len(known)} answers"
+    Screen().step("map", f"{shown} -> {out}")
+
+
+@app.command()
+def info(
+    file: Annotated[Path, typer.Argument(help="Any file or folder of zoomloc, or a photo.")],
+) -> None:
+    """Explain a file: what it is and what is in it."""
+    from zoomloc.cli.explain import explain
+
+    screen = Screen()
+    for line in explain(file):
+        screen.result(line)
+
+
+def _folder(out: Path | None, configs: list[str] | None, config: Config) -> Path:
+    """Where to write: the flag, or the config's data folder."""
+    if out is None and not configs:
+        raise ConfigError("no folder to write to; give --out DIR or a CONFIG with 'data'")
+    return out or config.data
+
+
+def _name(configs: list[str] | None, config: Config, folder: Path) -> str:
+    return config.name if configs else folder.resolve().name

@@ -1,0 +1,107 @@
+"""What the command line shows: one line a step, progress bars, figures with their intervals.
+
+Knows nothing of what the steps do. Everything for people goes to stderr under ``--json``, so
+that stdout stays readable by machines.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+Tick = Callable[[int, int], None]
+
+
+class Screen:
+    """Where a command speaks to its user; ``quiet`` leaves only results and errors."""
+
+    def __init__(self, quiet: bool = False, to_stderr: bool = False) -> None:
+        self.quiet = quiet
+        self.console = Console(stderr=to_stderr, highlight=False, soft_wrap=True)
+
+    def step(self, name: str, text: str) -> None:
+        """One line that says what a step did."""
+        if not self.quiet:
+            self.console.print(f"[bold cyan]{escape(name):>9}[/]  {escape(text)}")
+
+    def result(self, text: str) -> None:
+        """A line that is shown even when quiet."""
+        self.console.print(escape(text))
+
+    @contextmanager
+    def bar(self, name: str, unit: str = "") -> Iterator[Tick]:
+        """A progress bar with count and time left; ``tick(done, total)`` moves it."""
+        if self.quiet or not self.console.is_terminal:
+            yield lambda done, total: None
+            return
+        columns = (
+            TextColumn(f"[bold cyan]{escape(name):>9}[/] "),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn(escape(unit)),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as progress:
+            task = progress.add_task(name, total=None, note="")
+
+            def tick(done: int, total: int, note: str = "") -> None:
+                progress.update(task, completed=done, total=total, note=escape(note))
+
+            yield tick
+
+    def recall_table(self, report: dict[str, Any]) -> None:
+        """The figures of a report: value, interval, chance."""
+        n, protocol = report["n"], report["protocol"]
+        title = f"{n} photos, {protocol['split']}, {protocol['candidates']}, {protocol['search']}"
+        table = Table(title=escape(title), title_justify="left", show_edge=False)
+        for name, side in (
+            ("measure", "left"),
+            ("value", "right"),
+            ("95 % interval", "right"),
+            (protocol["chance"], "right"),
+            ("constant answer", "right"),
+        ):
+            table.add_column(name, justify=side)  # type: ignore[arg-type]
+        for key, label in _SHOWN:
+            metric = report["metrics"].get(key)
+            if metric is not None:
+                table.add_row(
+                    label,
+                    *_shown(metric, key),
+                    _share(report["chance"].get(key)),
+                    _share(report["chance_constant"].get(key)),
+                )
+        self.console.print(table)
+
+
+_SHOWN = (
+    ("r_at_25m", "R@1 within 25 m"),
+    ("r_at_50m", "R@1 within 50 m"),
+    ("r_at_100m", "R@1 within 100 m"),
+    ("exact_cell", "exact cell"),
+    ("median_error_m", "median error"),
+)
+
+
+def _shown(metric: dict[str, Any], key: str) -> tuple[str, str]:
+    if key.endswith("_m") and not key.startswith("r_at"):
+        return f"{metric['value']:.0f} m", f"{metric['lo']:.0f} – {metric['hi']:.0f} m"
+    return _share(metric["value"]), f"{100 * metric['lo']:.1f} – {100 * metric['hi']:.1f} %"
+
+
+def _share(value: Any) -> str:
+    return f"{100 * value:.1f} %" if isinstance(value, float) else ""

@@ -1,0 +1,300 @@
+"""The steps that the verbs and ``zoomloc demo`` share: each reads files, writes files, says so.
+
+With ``zoomloc.cli`` the only place that may import data_prep and maps, and does so inside the
+functions, so that the command starts fast and missing extras are named only when needed.
+"""
+
+import dataclasses
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoomloc.cli.screen import Screen
+from zoomloc.config import Config, PhotosConfig, SplitConfig, TilesConfig, TownConfig
+from zoomloc.errors import ConfigError, PhotoError
+
+if TYPE_CHECKING:
+    from zoomloc.locator import Locator
+    from zoomloc.world.answers import Answer
+    from zoomloc.world.photos import Photo
+
+
+@contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Turn a missing optional package into one line that names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] in ("zoomloc", "data_prep", "maps"):
+            raise
+        raise ConfigError(
+            f"this command needs {error.name}, which is not installed; run "
+            f"pip install 'zoomloc[{extra}]'"
+        ) from error
+
+
+def make_town(plan: TownConfig, out: Path, workers: int, screen: Screen) -> Path:
+    """Build the synthetic town (skipped where it is whole)."""
+    with needs_extra("prep"):
+        from data_prep.town import PhotoPlan, build_town
+    photos = PhotoPlan(plan.train_photos, plan.test_photos, plan.width_px, plan.height_px)
+    with screen.bar("town") as tick:
+        summary = build_town(
+            out,
+            plan.seed,
+            plan.size_m,
+            photos,
+            workers,
+            lambda stage, done, total: tick(done, total),
+        )
+    screen.step(
+        "town",
+        f"{summary.photos:,} photos on {summary.drives} drives along "
+        f"{summary.roads_m / 1000:.1f} km of streets of a synthetic town of "
+        f"{(plan.size_m / 1000) ** 2:.2f} km² -> {out}",
+    )
+    return out
+
+
+def make_tiles(
+    plan: TilesConfig, rasters: Sequence[Path], out: Path, name: str, workers: int, screen: Screen
+) -> None:
+    """Rasters become imagery.pmtiles and region.json."""
+    with needs_extra("prep"):
+        from data_prep.tiles import build_tiles
+    if not rasters:
+        raise ConfigError("tiles: no raster; give --raster FILE or tiles.rasters in the config")
+    with screen.bar("tiles", "tiles") as tick:
+        summary = build_tiles(
+            rasters,
+            out,
+            name,
+            terminal_cell_m=plan.terminal_cell_m,
+            levels_per_zoom=plan.levels_per_zoom,
+            tile_px=plan.tile_px,
+            image_format=plan.image_format,
+            quality=plan.quality,
+            attribution=plan.attribution,
+            licence=plan.licence,
+            capture_date=plan.capture_date,
+            workers=workers,
+            progress=tick,
+        )
+    region = summary.region
+    roots = f"{len(region.roots)} roots" if len(region.roots) > 1 else "1 root"
+    screen.step(
+        "tiles",
+        f"{'made' if summary.built else 'kept'} {summary.tile_count:,} tiles, "
+        f"{roots}, {region.zooms} zooms of {region.branching} to cells of "
+        f"{region.cell_size_m:.1f} m -> {summary.imagery}",
+    )
+
+
+def read_photo_folder(
+    plan: PhotosConfig, folder: Path, out: Path, workers: int, screen: Screen
+) -> None:
+    """A folder of JPEGs becomes photos.parquet; what was left out goes to skipped.parquet."""
+    from data_prep.photos.folder import read_folder
+
+    with screen.bar("photos", "photos") as tick:
+        summary = read_folder(
+            folder,
+            out,
+            licence=plan.licence,
+            creator=plan.creator,
+            default_position_error_m=plan.default_position_error_m,
+            workers=workers,
+            progress=tick,
+        )
+    skipped = sum(summary.skipped.values())
+    left_out = f"; {skipped} left out (skipped.parquet says why)" if skipped else ""
+    screen.step(
+        "photos",
+        f"{summary.photos:,} photos of {summary.drives} drives, "
+        f"{summary.with_bearing / max(1, summary.photos):.0%} with a heading"
+        f"{left_out} -> {out / 'photos.parquet'}",
+    )
+
+
+def split_table(plan: SplitConfig, table: Path, screen: Screen) -> None:
+    """Write train, val and test into the photo table."""
+    from data_prep.split import split_photos
+
+    split_photos(
+        table,
+        by=plan.by,
+        val=plan.val,
+        test=plan.test,
+        seed=plan.seed,
+        newest_test=plan.newest_test,
+    )
+    say_split(table, screen)
+
+
+def say_split(table: Path, screen: Screen) -> None:
+    """One line on the splits of a photo table."""
+    from zoomloc.world.photos import read_photos, split_protocol
+
+    photos = read_photos(table)
+    parts = []
+    for split in ("train", "val", "test"):
+        chosen = [p for p in photos if p.split == split]
+        drives = len({p.sequence_id for p in chosen})
+        parts.append(f"{split} {len(chosen):,} photos of {drives} drives")
+    screen.step("split", f"{split_protocol(table)}: {', '.join(parts)}")
+
+
+def train_run(config: Config, run: Path, screen: Screen) -> None:
+    """Train a run, or take it up where it was left."""
+    from zoomloc.training.loop import Progress, train
+
+    with screen.bar("train", "% of the time") as tick:
+
+        def tell(state: Progress) -> None:
+            val = "" if state.val_r50 is None else f", val R@50m {state.val_r50:.1%}"
+            note = f"loss {state.loss:.2f}, {state.photos_per_s:.0f} photos/s{val}"
+            tick(round(100 * state.share), 100, note)  # type: ignore[call-arg]
+
+        summary = train(config, run, tell if screen.console.is_terminal else None)
+    done = "was finished" if summary.skipped else "resumed" if summary.resumed else "trained"
+    screen.step(
+        "train",
+        f"{done}: {summary.step:,} steps in {summary.seconds / 60:.1f} min, "
+        f"{summary.photos:,} photos, {summary.parameters / 1e6:.1f} M parameters, "
+        f"val R@50m {summary.val_r50:.1%} -> {run}",
+    )
+
+
+def evaluate_split(
+    run: Path,
+    screen: Screen,
+    json_path: Path,
+    region: Path | None = None,
+    table: Path | None = None,
+    imagery: Path | None = None,
+    split: str = "test",
+) -> dict[str, Any]:
+    """Locate all photos of a split and write report.json and answers.jsonl."""
+    from zoomloc.evaluate import evaluate_run
+    from zoomloc.locator import Locator
+    from zoomloc.world.photos import read_photos, split_protocol
+
+    locator = Locator.load(run, region, imagery)
+    folder = region or config_of_run(run).data
+    table = table or folder / "photos.parquet"
+    search = locator.search
+    protocol = {
+        "split": split_protocol(table) or "sequence-disjoint",
+        "candidates": "all-cells",
+        "region": locator.region.name,
+        "photos": split,
+        "search": f"{search.method} {search.beam}" if search.method == "beam" else search.method,
+    }
+    with screen.bar("evaluate", "photos") as tick:
+        report = evaluate_run(
+            locator,
+            run,
+            read_photos(table, split),
+            chance_pool(folder, table),
+            protocol,
+            json_path,
+            tick,
+        )
+    screen.step("evaluate", f"{report['n']} photos in {report['seconds']:.0f} s -> {json_path}")
+    return report
+
+
+def chance_pool(folder: Path, table: Path) -> Any:
+    """Road points of the region, or places of its training photos where it has no roads."""
+    from zoomloc.evaluate import Pool
+    from zoomloc.world.photos import read_photos
+    from zoomloc.world.roads import road_points
+
+    roads = folder / "roads.geojson"
+    if roads.is_file():
+        return Pool("random road point", tuple(road_points(roads)))
+    photos = read_photos(table)
+    train = [p.place for p in photos if p.split == "train"] or [p.place for p in photos]
+    return Pool("random training photo", tuple(train))
+
+
+def locate_photos(locator: "Locator", photos: Sequence[Path]) -> list["Answer"]:
+    """Answers for photo files; where a photo's EXIF has a position it is taken as the truth."""
+    from zoomloc.world.cells import LatLng
+    from zoomloc.world.exif import read_exif
+
+    truths = []
+    for photo in photos:
+        facts = read_exif(photo)
+        known = facts.lat is not None and facts.lng is not None
+        truths.append(LatLng(facts.lat, facts.lng) if known else None)  # type: ignore[arg-type]
+    return list(locator.answers(photos, truths))
+
+
+def draw_map(
+    answers: Sequence["Answer"], region_folder: Path, out: Path, imagery: Path | None = None
+) -> None:
+    """One HTML that shows answers on the region's imagery."""
+    with needs_extra("maps"):
+        from maps.viewer import write_map
+    from zoomloc.world.pyramid import TilePyramid
+    from zoomloc.world.region import Region
+
+    region = Region.load(region_folder / "region.json")
+    pyramid = TilePyramid.open(imagery or region_folder / "imagery.pmtiles")
+    photos = {a.photo: Path(a.photo) for a in answers if Path(a.photo).is_file()}
+    write_map(answers, region, pyramid, out, photos)
+
+
+def config_of_run(run: Path) -> Config:
+    """The config that a run was trained with."""
+    from zoomloc.checkpoint import best_checkpoint, load_explained
+
+    return load_explained(best_checkpoint(run)).config
+
+
+def most_certain(answers: Sequence["Answer"], photos: Sequence["Photo"]) -> "Photo":
+    """The photo whose answer the model itself holds most probable (truth is not looked at)."""
+    best = max(answers, key=lambda a: a.probability)
+    return next(p for p in photos if str(p.path) == best.photo)
+
+
+def describe(answer: "Answer") -> str:
+    """An answer in one sentence for people."""
+    text = (
+        f"{answer.photo}: {answer.lat:.6f}, {answer.lng:.6f}  probability "
+        f"{answer.probability:.2f} within 50 m; 90 % of the belief within "
+        f"{answer.radius90_m:.0f} m"
+    )
+    if answer.unknown:
+        text = f"{answer.photo}: unknown; best guess {text.split(': ', 1)[1]}"
+    if answer.error_m is not None:
+        text += f"; {answer.error_m:.0f} m from the position that the photo carries"
+    return text
+
+
+def as_json(thing: Any) -> str:
+    """One JSON line."""
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        thing = dataclasses.asdict(thing)
+    return json.dumps(thing, ensure_ascii=False, default=str)
+
+
+def require_photos(photos: Sequence[Path]) -> list[Path]:
+    """Photo files, folders opened. Raises PhotoError where none is found."""
+    found: list[Path] = []
+    for photo in photos:
+        if photo.is_dir():
+            found += sorted(
+                p
+                for p in photo.rglob("*")
+                if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
+                and not p.name.startswith(".")
+            )
+        else:
+            found.append(photo)
+    if not found:
+        raise PhotoError(f"{', '.join(map(str, photos))}: no photo in there (.jpg, .png, .webp)")
+    return found

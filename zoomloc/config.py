@@ -1,0 +1,270 @@
+"""One YAML becomes one frozen, strict tree; all defaults live in the classes below.
+
+Knows nothing of torch or of the files that a config points to. Paths in a YAML count from
+the folder in which the command runs.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from zoomloc.errors import ConfigError
+
+
+class Section(BaseModel):
+    """A part of the tree: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TownConfig(Section):
+    """The synthetic town that `zoomloc town` and `zoomloc demo` build."""
+
+    seed: int = 1
+    size_m: float = 720.0
+    train_photos: int = Field(10_000, ge=1)
+    test_photos: int = Field(1_000, ge=1)
+    width_px: int = Field(256, ge=32)
+    height_px: int = Field(128, ge=32)
+
+
+class TilesConfig(Section):
+    """From rasters to the region's pyramid."""
+
+    rasters: tuple[Path, ...] = ()
+    terminal_cell_m: float = Field(16.0, gt=0)  # about the accuracy of a phone's position
+    levels_per_zoom: Literal[1, 2, 3] = 2
+    tile_px: Literal[256, 512] = 256
+    image_format: Literal["webp", "jpeg", "png"] = "webp"
+    quality: int = Field(90, ge=1, le=100)
+    attribution: tuple[str, ...] = ()
+    licence: str = ""
+    capture_date: str | None = None
+
+
+class PhotosConfig(Section):
+    """From a folder of photos to the photo table."""
+
+    folder: Path | None = None
+    licence: str = ""
+    creator: str = ""
+    default_position_error_m: float = Field(5.0, gt=0)
+
+
+class SplitConfig(Section):
+    """How photos are divided into train, val and test."""
+
+    by: Literal["sequence", "block", "image", "region"] = "sequence"
+    val: float = Field(0.1, ge=0, lt=1)
+    test: float = Field(0.1, ge=0, lt=1)
+    newest_test: bool = False  # the drives of the last day become the test split
+    seed: int = 0
+
+
+class EncoderConfig(Section):
+    """A picture encoder; ``name`` is a key of ``zoomloc.model.encoders.ENCODERS``."""
+
+    name: str = "tiny"
+    channels: tuple[int, ...] = (24, 48, 96, 96)  # one stride-2 stage each
+    normalise: Literal["none", "picture"] = "none"
+
+
+class ModelConfig(Section):
+    """The encoders and the zoom transformer."""
+
+    photo_px: tuple[int, int] = (96, 48)  # width, height; padded to this shape, never squashed
+    view_px: int = Field(64, ge=16)
+    view_margin: float = Field(0.0, ge=0, le=2)  # context around a view, share of its side
+    photo_encoder: EncoderConfig = EncoderConfig()
+    view_encoder: EncoderConfig = EncoderConfig()
+    shared_encoder: bool = False
+    photo_tokens: int = Field(4, ge=1)
+    pooling: Literal["mean", "grid"] = "grid"  # a photo's tokens: mean over it, or all of its grid
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
+    ffn_ratio: float = 8 / 3
+    dropout: float = Field(0.0, ge=0, lt=1)
+    head: Literal["linear", "pointer", "both"] = "linear"
+    level_embedding: bool = True
+    place: bool = True  # absolute place within the trained region, dropped at random
+    place_dropout: float = Field(0.5, ge=0, le=1)
+
+
+class AugmentConfig(Section):
+    """Random changes to training pictures; 0 turns one off."""
+
+    photo_colour: float = Field(0.3, ge=0)
+    photo_shift: float = Field(0.1, ge=0, le=0.5)  # share of the picture's width
+    photo_scale: float = Field(0.15, ge=0, le=0.5)
+    photo_erase: float = Field(0.5, ge=0, le=1)  # chance of one grey box
+    photo_noise: float = Field(0.0, ge=0)
+    view_colour: float = Field(0.15, ge=0)
+    view_noise: float = Field(0.0, ge=0)
+
+
+class TrainConfig(Section):
+    """The loop; it ends at ``steps`` or after ``max_minutes``, whichever comes first."""
+
+    seed: int = 0
+    batch: int = Field(64, ge=1)
+    steps: int = Field(100_000, ge=1)
+    max_minutes: float | None = Field(None, gt=0)
+    lr: float = Field(1.5e-3, gt=0)
+    lr_floor: float = Field(0.02, ge=0, le=1)  # share of lr at the end of the cosine
+    warmup: float = Field(0.05, ge=0, le=1)  # share of the run
+    weight_decay: float = Field(0.05, ge=0)
+    clip: float = Field(1.0, gt=0)
+    ema: float = Field(0.998, ge=0, lt=1)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int = Field(0, ge=0)  # 0: leave it to torch
+    targets: Literal["soft", "hard"] = "soft"
+    sigma_m: float = Field(8.0, ge=0)  # blur of the target beyond the photo's own position error
+    uniform_share: float = Field(0.03, ge=0, lt=1)
+    label_smoothing: float = Field(0.0, ge=0, lt=1)
+    rollout_share: float = Field(0.0, ge=0, le=1)  # share of prefixes from the model's own rollout
+    val_every_minutes: float = Field(2.0, gt=0)
+    val_every_steps: int | None = Field(None, ge=1)
+    val_photos: int = Field(200, ge=1)
+    keep: int = Field(2, ge=1)
+    augment: AugmentConfig = AugmentConfig()
+
+
+class SearchConfig(Section):
+    """How a region is searched and how the answer is read off the posterior."""
+
+    method: Literal["greedy", "beam", "best-first", "exhaustive"] = "beam"
+    beam: int = Field(8, ge=1)
+    bound: float = Field(0.05, ge=0, lt=1)
+    answer: Literal["bayes", "cell"] = "bayes"  # best disc of 25 m, or the last cell's centre
+    right_within_m: float = Field(50.0, gt=0)
+    candidates: int = Field(5, ge=1)
+    unknown_below: float = Field(0.05, ge=0, le=1)  # probability under which the answer is unknown
+
+
+class Config(Section):
+    """One experiment: a region, its photos, a model, how it is trained and searched."""
+
+    name: str = "zoomloc"
+    data: Path = Path("data/region")
+    town: TownConfig | None = None
+    tiles: TilesConfig = TilesConfig()
+    photos: PhotosConfig = PhotosConfig()
+    split: SplitConfig = SplitConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    search: SearchConfig = SearchConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """The whole tree, defaults included, as plain YAML and JSON types."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The whole tree as YAML, which ``load_config`` reads back the same."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+
+def load_config(sources: Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
+    """The tree of one or several YAMLs (later ones win) and of overrides ``a.b=c``.
+
+    A source is a path, or the name of a packaged config such as ``demo`` or
+    ``models/justzoomin``. Raises ConfigError for a missing file, no YAML, an unknown key.
+    """
+    merged: dict[str, Any] = {}
+    for source in sources:
+        merged = _merge(merged, _read_yaml(find_config(source)))
+    for override in overrides:
+        merged = _merge(merged, _parse_override(override))
+    return parse_config(merged, " + ".join(str(s) for s in sources) or "config")
+
+
+def parse_config(tree: dict[str, Any], origin: str) -> Config:
+    """Check a plain tree. Raises ConfigError that names the key and the nearest known one."""
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"{origin}: {_explain(error)}") from error
+
+
+def find_config(source: str | Path) -> Path:
+    """The file that a path or a packaged name stands for. Raises ConfigError."""
+    path = Path(source)
+    if path.is_file():
+        return path
+    for folder in packaged_folders():
+        for candidate in (folder / path, folder / f"{source}.yaml"):
+            if candidate.is_file():
+                return candidate
+    known = sorted(
+        str(p.relative_to(f).with_suffix("")) for f in packaged_folders() for p in f.rglob("*.yaml")
+    )
+    raise ConfigError(f"config {source}: no such file; packaged ones are {', '.join(known)}")
+
+
+def packaged_folders() -> list[Path]:
+    """Where packaged configs lie: inside the wheel, or beside the package in a checkout."""
+    package = Path(__file__).resolve().parent
+    return [f for f in (package / "configs", package.parent / "configs") if f.is_dir()]
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise ConfigError(f"config {path}: cannot be read as YAML ({first})") from error
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config {path}: must hold keys and values, found {type(tree).__name__}")
+    return tree
+
+
+def _parse_override(text: str) -> dict[str, Any]:
+    """``a.b=c`` as a nested dict; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise ConfigError(f"--set {text}: must read key=value, as in --set train.lr=0.001")
+    try:
+        tree: Any = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text}: the value is not YAML") from error
+    for part in reversed(key.strip().split(".")):
+        tree = {part: tree}
+    return dict(tree)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        if isinstance(old, dict) and isinstance(value, dict):
+            value = _merge(old, value)
+        merged[key] = value
+    return merged
+
+
+def _explain(error: ValidationError) -> str:
+    """The first complaint as one line: key, what is wrong, nearest known key."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        given = repr(first.get("input"))
+        return f"{where}: {first['msg'].lower()} (given: {given[:60]})"
+    known = _known_keys(first["loc"][:-1])
+    near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+    return f"unknown key {where!r}; {hint}"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    section: type[BaseModel] = Config
+    for part in location:
+        annotation = section.model_fields[str(part)].annotation
+        options = [annotation, *get_args(annotation)]
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return list(section.model_fields)

@@ -1,0 +1,274 @@
+"""Locator: photos in, Answers out; joins the world, a model and belief.
+
+Knows nothing of training or of how answers are scored.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zoomloc.belief.posterior import Posterior
+from zoomloc.belief.search import SearchPlan, greedy_paths, search
+from zoomloc.checkpoint import Explained, best_checkpoint, load_explained, load_model
+from zoomloc.config import Config, SearchConfig
+from zoomloc.errors import CheckpointError
+from zoomloc.index import RegionViews
+from zoomloc.model.zoom import Steps, Views, ZoomModel
+from zoomloc.world.answers import Answer, Candidate
+from zoomloc.world.cells import Cell, LatLng, distance_m
+from zoomloc.world.coverage import Coverage
+from zoomloc.world.files import sha256_of
+from zoomloc.world.images import fit_rgb, load_rgb
+from zoomloc.world.pyramid import TilePyramid
+from zoomloc.world.region import Region
+
+Pictures = npt.NDArray[np.uint8]
+ENCODE_AT_ONCE = 128
+DISC_M = 25.0  # the answer is the Bayes point for "within 25 m" (DESIGN 5.5)
+KEPT_CELLS = 64  # cells of the posterior that an answer keeps
+
+
+@dataclass
+class ZoomScorer:
+    """The zoom transformer as a ``Scorer``; each view is encoded once and kept."""
+
+    model: ZoomModel
+    views: RegionViews
+    use_place: bool = True
+    _tokens: dict[Cell | None, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+
+    @torch.inference_mode()
+    def start(self, photos: Sequence[Pictures]) -> Tensor:
+        """Pictures (h, w, 3) uint8 of one shape -> photo tokens (B, P, D)."""
+        stack = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 255.0
+        return torch.cat([self.model.encode_photos(part) for part in stack.split(ENCODE_AT_ONCE)])
+
+    @torch.inference_mode()
+    def roots(self, state: Tensor) -> npt.NDArray[np.float64]:
+        """(B, R) log-probabilities of the roots that have imagery."""
+        count = len(self.views.region.roots)
+        if count == 1:
+            return np.zeros((len(state), 1))
+        root, _ = self.model(
+            state, self._views([None]), self._steps([[None]] * len(state), [[0]] * len(state))
+        )
+        return log_softmax_over(root[:, :count], self.views.child_mask(None)[None])
+
+    @torch.inference_mode()
+    def children(
+        self, state: Tensor, photo_index: npt.NDArray[np.int64], cells: Sequence[Cell]
+    ) -> npt.NDArray[np.float64]:
+        """(n, K) log-probabilities of the children of each cell, -inf without imagery."""
+        head: list[Cell | None] = [None] if self.views.has_root_choice else []
+        paths = [self.views.region.path_to(cell) for cell in cells]
+        seen = [[*head, *path] for path in paths]
+        order = list(dict.fromkeys(c for row in seen for c in row))
+        choices = [[*self.views.choices(path), 0] for path in paths]
+        index = torch.as_tensor(np.asarray(photo_index))
+        _, zooms = self.model(state[index], self._views(order), self._steps(seen, choices, order))
+        mask = np.stack([self.views.child_mask(cell) for cell in cells])
+        return log_softmax_over(zooms[:, -1], mask)
+
+    def leaves(self, state: Tensor) -> None:
+        """The zoom transformer cannot score all terminal cells at once."""
+        return None
+
+    def _views(self, cells: Sequence[Cell | None]) -> Views:
+        """Tokens of views, encoding those not seen before."""
+        missing = [cell for cell in cells if cell not in self._tokens]
+        for start in range(0, len(missing), ENCODE_AT_ONCE):
+            part = missing[start : start + ENCODE_AT_ONCE]
+            stack = np.stack([self.views.picture(cell) for cell in part])
+            pictures = torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255.0
+            encoded = self.model.encode_views(pictures)
+            for i, cell in enumerate(part):
+                self._tokens[cell] = (encoded.pooled[i], encoded.children[i])
+        rows = [self._tokens[cell] for cell in cells]
+        return Views(torch.stack([r[0] for r in rows]), torch.stack([r[1] for r in rows]))
+
+    def _steps(
+        self,
+        seen: Sequence[Sequence[Cell | None]],
+        choices: Sequence[Sequence[int]],
+        order: Sequence[Cell | None] = (None,),
+    ) -> Steps:
+        number = {cell: i for i, cell in enumerate(order)}
+        place = torch.tensor([[self.views.place(c) for c in row] for row in seen])
+        return Steps(
+            view=torch.tensor([[number[c] for c in row] for row in seen]),
+            choice=torch.tensor(choices),
+            place=place if self.use_place else None,
+            root=self.views.has_root_choice,
+        )
+
+
+def log_softmax_over(logits: Tensor, present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Log-softmax over the choices that exist; -inf elsewhere."""
+    masked = logits.double().masked_fill(~torch.from_numpy(np.array(present)), -torch.inf)
+    return np.asarray(masked.log_softmax(-1).numpy())
+
+
+@dataclass(frozen=True)
+class Locator:
+    """Answers where photos were taken, within one region.
+
+    ``Locator.load(run)`` reads a trained run; ``answers`` gives one Answer a photo.
+    """
+
+    scorer: ZoomScorer
+    photo_px: tuple[int, int]
+    search: SearchConfig
+    made_by: dict[str, str]
+
+    @classmethod
+    def load(cls, run: Path, region: Path | None = None, imagery: Path | None = None) -> "Locator":
+        """A trained run with its region's pyramid.
+
+        ``region`` is the folder with region.json and imagery.pmtiles (the one trained on,
+        unless given); ``imagery`` replaces the pyramid by another of the same ground. Raises
+        CheckpointError, RegionError or ImageryError, also where checkpoint and region differ.
+        """
+        path = best_checkpoint(run)
+        explained = load_explained(path)
+        folder = region or explained.config.data
+        views = open_views(folder, explained.config, imagery)
+        _check_same_ground(explained, views.region, folder)
+        model = load_model(path, explained)
+        made_by = {
+            "checkpoint": sha256_of(path)[:16],
+            "imagery": views.pyramid.imagery_hash(),
+            "config": config_hash(explained.config),
+            "imagery_date": str(views.pyramid.metadata.get("capture_date") or ""),
+        }
+        return cls(
+            ZoomScorer(model, views),
+            explained.config.model.photo_px,
+            explained.config.search,
+            made_by,
+        )
+
+    @property
+    def region(self) -> Region:
+        """The ground that is searched."""
+        return self.scorer.views.region
+
+    @property
+    def pyramid(self) -> TilePyramid:
+        """The imagery that is searched."""
+        return self.scorer.views.pyramid
+
+    def with_search(self, search_config: SearchConfig) -> "Locator":
+        """The same model with other search settings."""
+        return replace(self, search=search_config)
+
+    def posteriors(self, pictures: Sequence[Pictures]) -> list[Posterior]:
+        """Posteriors of pictures that already have the model's shape (h, w, 3)."""
+        plan = SearchPlan(method=self.search.method, beam=self.search.beam, bound=self.search.bound)
+        return search(self.scorer, pictures, self.scorer.views.coverage, plan)
+
+    def places(self, pictures: Sequence[Pictures], posteriors: Sequence[Posterior]) -> list[LatLng]:
+        """The answers' places: best discs, or (the paper's way) the greedy cells' centres."""
+        if self.search.answer == "bayes":
+            return [posterior.best_point(DISC_M) for posterior in posteriors]
+        paths = greedy_paths(self.scorer, pictures, self.scorer.views.coverage)
+        return [path[-1].center for path in paths]
+
+    def answers(
+        self,
+        photos: Sequence[Path],
+        truths: Sequence[LatLng | None] | None = None,
+        hash_photos: bool = True,
+        at_once: int = 128,
+    ) -> Iterator[Answer]:
+        """One Answer for each photo file, in order. Raises PhotoError for an unreadable one."""
+        known = truths if truths is not None else [None] * len(photos)
+        width, height = self.photo_px
+        for start in range(0, len(photos), at_once):
+            part = photos[start : start + at_once]
+            pictures = [
+                fit_rgb(load_rgb(p, max_side_px=4 * max(width, height)), width, height)
+                for p in part
+            ]
+            posteriors = self.posteriors(pictures)
+            places = self.places(pictures, posteriors)
+            for path, posterior, place, truth in zip(
+                part, posteriors, places, known[start : start + at_once], strict=True
+            ):
+                made_by = {"photo": sha256_of(path)[:16] if hash_photos else "", **self.made_by}
+                yield self.answer(str(path), posterior, place, truth, made_by)
+
+    def answer(
+        self,
+        name: str,
+        posterior: Posterior,
+        place: LatLng,
+        truth: LatLng | None,
+        made_by: dict[str, str],
+    ) -> Answer:
+        """What a posterior says of a place: its probability and the radii round it."""
+        probability = posterior.mass_within(place, self.search.right_within_m)
+        kept = posterior.merged(KEPT_CELLS)
+        return Answer(
+            photo=name,
+            lat=place.lat,
+            lng=place.lng,
+            probability=probability,
+            radius50_m=posterior.radius_holding(place, 0.5),
+            radius90_m=posterior.radius_holding(place, 0.9),
+            bearing_deg=None,
+            bearing_spread_deg=None,
+            path=tuple(cell.quadkey for cell in self.region.path(place)),
+            candidates=tuple(
+                Candidate(cell.quadkey, cell.center.lat, cell.center.lng, mass)
+                for cell, mass in posterior.top(self.search.candidates)
+            ),
+            posterior=tuple(
+                (cell.quadkey, mass)
+                for cell, mass in zip(kept.cells, kept.mass.tolist(), strict=True)
+            ),
+            evidence=None,
+            unknown=probability < self.search.unknown_below,
+            not_here=False,
+            truth=truth,
+            error_m=None if truth is None else distance_m(place, truth),
+            made_by=made_by,
+        )
+
+
+def open_views(folder: Path, config: Config, imagery: Path | None = None) -> RegionViews:
+    """The views of a region folder (region.json, imagery.pmtiles)."""
+    region = Region.load(folder / "region.json")
+    pyramid = TilePyramid.open(imagery or folder / "imagery.pmtiles")
+    return RegionViews(
+        region,
+        pyramid,
+        Coverage.of(region, pyramid),
+        config.model.view_px,
+        config.model.view_margin,
+    )
+
+
+def config_hash(config: Config) -> str:
+    """Short hex digest of the whole config tree."""
+    return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+
+
+def _check_same_ground(explained: Explained, region: Region, folder: Path) -> None:
+    """This model remembers the places it was trained on; elsewhere it would only guess."""
+    trained = explained.region
+    if (trained.roots, trained.terminal_level, trained.levels_per_zoom) != (
+        region.roots,
+        region.terminal_level,
+        region.levels_per_zoom,
+    ):
+        raise CheckpointError(
+            f"region {folder}: is {region.name!r}, but the checkpoint was trained on "
+            f"{trained.name!r} and knows no other place; give --region of that one, or train "
+            "on this one"
+        )

@@ -1,0 +1,1 @@
+"""What decides: encoders and the zoom transformer. Arrays and indices only."""

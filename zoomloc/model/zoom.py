@@ -1,0 +1,253 @@
+"""The zoom transformer: photo and views so far in, the next choice out (DESIGN 5.2).
+
+Follows "Just Zoom In" (arXiv 2603.25686): photo token, then for each zoom a view token and a
+choice token, causal; the choice is read off at the view token. Knows nothing of cells, files
+or search: it gets arrays, indices and places as numbers between 0 and 1.
+
+Letters: B photos, P tokens of a photo, U distinct views, S steps (root choice, if any, then
+the zooms), K children, T tokens of the sequence, D width.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from zoomloc.errors import ConfigError
+from zoomloc.model.encoders import PhotoTokens, ViewTokens, build_encoder
+
+ROOT_SLOTS = 16
+MAX_STEPS = 16
+PLACE_OCTAVES = 9  # finest wave: 1/512 of the region's side, a few metres in a town
+
+
+@dataclass(frozen=True)
+class ZoomSpec:
+    """What the network is built from; all plain numbers, so that a checkpoint can hold it."""
+
+    branching: int = 16
+    photo_px: tuple[int, int] = (96, 48)  # width, height
+    view_px: int = 64
+    view_margin: float = 0.0
+    photo_encoder: str = "tiny"
+    photo_channels: tuple[int, ...] = (24, 48, 96, 96)
+    view_encoder: str = "tiny"
+    view_channels: tuple[int, ...] = (24, 48, 96, 96)
+    shared_encoder: bool = False
+    photo_tokens: int = 4
+    pooling: str = "grid"
+    width: int = 192
+    layers: int = 4
+    heads: int = 6
+    ffn_ratio: float = 8 / 3
+    dropout: float = 0.0
+    head: str = "linear"  # linear | pointer | both
+    level_embedding: bool = True
+    place: bool = True
+    place_dropout: float = 0.5
+
+
+@dataclass(frozen=True)
+class Views:
+    """Tokens of U distinct views: pooled (U, D) and of their children (U, K, D)."""
+
+    pooled: Tensor
+    children: Tensor
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What each photo has zoomed through: one row a photo, one column a step.
+
+    view (B, S) index into Views; choice (B, S) chosen child or root slot (the last column is
+    never read); place (B, S, 3): x, y of the view's north-west corner and its side, in units
+    of the region's rectangle, or None to leave absolute place out. ``root`` says that step 0
+    is the root choice.
+    """
+
+    view: Tensor
+    choice: Tensor
+    place: Tensor | None
+    root: bool
+
+
+class ZoomModel(nn.Module):
+    """Encoders, causal transformer and choice head."""
+
+    def __init__(self, spec: ZoomSpec) -> None:
+        super().__init__()
+        _check(spec)
+        self.spec = spec
+        side = int(spec.branching**0.5)
+        # 1. pictures to tokens
+        self.photo_encoder = build_encoder(spec.photo_encoder, spec.photo_channels)
+        self.view_encoder = (
+            self.photo_encoder
+            if spec.shared_encoder
+            else build_encoder(spec.view_encoder, spec.view_channels)
+        )
+        stride = self.photo_encoder.stride
+        grid = (spec.photo_px[1] // stride, spec.photo_px[0] // stride)
+        self.photo_tokens = PhotoTokens(
+            self.photo_encoder.channels, grid, spec.photo_tokens, spec.width, spec.pooling
+        )
+        self.view_tokens = ViewTokens(
+            self.view_encoder.channels,
+            spec.view_px // self.view_encoder.stride,
+            side,
+            spec.view_margin,
+            spec.width,
+            spec.pooling,
+        )
+        # 2. what is added to them
+        self.choices = nn.Embedding(spec.branching, spec.width)
+        self.root_choices = nn.Embedding(ROOT_SLOTS, spec.width)
+        self.levels = nn.Embedding(MAX_STEPS, spec.width) if spec.level_embedding else None
+        self.place = PlaceEmbedding(spec.width) if spec.place else None
+        # 3. the trunk
+        self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.layers))
+        self.norm = nn.RMSNorm(spec.width)
+        # 4. the choice
+        self.root_head = nn.Linear(spec.width, ROOT_SLOTS)
+        self.head = nn.Linear(spec.width, spec.branching) if spec.head != "pointer" else None
+        self.query = nn.Linear(spec.width, spec.width) if spec.head != "linear" else None
+
+    def encode_photos(self, photos: Tensor) -> Tensor:
+        """(B, 3, h, w) in 0..1 -> (B, P, D)."""
+        return self.photo_tokens(self.photo_encoder(photos))
+
+    def encode_views(self, views: Tensor) -> Views:
+        """(U, 3, S, S) in 0..1 -> tokens; each distinct view is encoded once a batch."""
+        return Views(*self.view_tokens(self.view_encoder(views)))
+
+    def forward(self, photos: Tensor, views: Views, steps: Steps) -> tuple[Tensor | None, Tensor]:
+        """Logits of the root choice (B, 16), or None, and of the zooms (B, S or S-1, K).
+
+        One call serves training (all steps at once) and search (the last step is read). The
+        logits of a step depend on the photo, on views up to that step and on choices before it.
+        """
+        first = photos.shape[1]
+        sequence = torch.cat([photos, self._step_tokens(views, steps)], dim=1)  # (B, T, D)
+        for block in self.blocks:
+            sequence = block(sequence)
+        at_views = self.norm(sequence)[:, first::2]  # (B, S, D)
+        root = self.root_head(at_views[:, 0]) if steps.root else None
+        skip = int(steps.root)
+        return root, self._choose(at_views[:, skip:], views, steps, skip)
+
+    def _step_tokens(self, views: Views, steps: Steps) -> Tensor:
+        """View and choice tokens in turn, without the last choice: (B, 2S - 1, D)."""
+        count = steps.view.shape[1]
+        view = views.pooled[steps.view]  # (B, S, D)
+        if self.levels is not None:
+            # zoom 0 has the same level whether or not a root choice came before it
+            order = torch.arange(count, device=view.device) + 1 - int(steps.root)
+            view = view + self.levels(order)
+        if self.place is not None and steps.place is not None:
+            x, y, side = steps.place.unbind(-1)
+            view = view + self.place(x + side / 2, y + side / 2)
+        choice = self.choices(steps.choice[:, int(steps.root) :])
+        if steps.root:
+            choice = torch.cat([self.root_choices(steps.choice[:, :1]), choice], dim=1)
+        both = torch.stack([view, choice.to(view.dtype)], dim=2)  # (B, S, 2, D)
+        return both.flatten(1, 2)[:, :-1]
+
+    def _choose(self, hidden: Tensor, views: Views, steps: Steps, skip: int) -> Tensor:
+        """(B, L, D) -> (B, L, K): a linear head, a pointer at the children, or their sum."""
+        logits = hidden.new_zeros(*hidden.shape[:2], self.spec.branching)
+        if self.head is not None:
+            logits = logits + self.head(hidden)
+        if self.query is not None:
+            keys = views.children[steps.view[:, skip:]]  # (B, L, K, D)
+            if self.place is not None and steps.place is not None:
+                keys = keys + self.place(*_child_centers(steps.place[:, skip:], keys.shape[2]))
+            scores = torch.einsum("bld,blkd->blk", self.query(hidden), keys)
+            logits = logits + scores / self.spec.width**0.5
+        return logits.float()
+
+
+class PlaceEmbedding(nn.Module):
+    """Absolute place within the region: waves of x and y, through a small network."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.mix = nn.Sequential(
+            nn.Linear(4 * PLACE_OCTAVES, width), nn.GELU(), nn.Linear(width, width)
+        )
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """(...) in 0..1 -> (..., D); NaN places (dropped ones) give zero."""
+        octaves = torch.pi * 2.0 ** torch.arange(PLACE_OCTAVES, device=x.device)
+        angles = torch.stack([x, y], -1).float()[..., None] * octaves  # (..., 2, octaves)
+        known = torch.isfinite(x)[..., None]
+        angles = torch.nan_to_num(angles).flatten(-2)
+        return self.mix(torch.cat([angles.sin(), angles.cos()], -1)) * known
+
+
+class Block(nn.Module):
+    """Pre-norm causal self-attention with rotary positions, then a gated SiLU network."""
+
+    def __init__(self, spec: ZoomSpec) -> None:
+        super().__init__()
+        hidden = max(8, round(spec.width * spec.ffn_ratio / 8) * 8)
+        self.heads, self.dropout = spec.heads, spec.dropout
+        self.norm_attention = nn.RMSNorm(spec.width)
+        self.norm_feed = nn.RMSNorm(spec.width)
+        self.qkv = nn.Linear(spec.width, 3 * spec.width, bias=False)
+        self.out = nn.Linear(spec.width, spec.width, bias=False)
+        self.gate_up = nn.Linear(spec.width, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, spec.width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        x = x + F.dropout(self._attend(self.norm_attention(x)), self.dropout, self.training)
+        gate, up = self.gate_up(self.norm_feed(x)).chunk(2, dim=-1)
+        fed = self.down(F.silu(gate) * up)
+        return x + F.dropout(fed, self.dropout, self.training)
+
+    def _attend(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        cosine, sine = rotary(x.shape[1], q.shape[-1], x.device)
+        mixed = F.scaled_dot_product_attention(
+            turn(q, cosine, sine).to(v.dtype), turn(k, cosine, sine).to(v.dtype), v, is_causal=True
+        )
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def rotary(tokens: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, width / 2) of rotary positions (RoPE, arXiv 2104.09864)."""
+    rates = 10_000.0 ** (-torch.arange(0, width, 2, device=device) / width)
+    angles = torch.arange(tokens, device=device)[:, None] * rates
+    return angles.cos(), angles.sin()
+
+
+def turn(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
+    """Rotate the pairs (first half, second half) of the last dimension by the token's angle."""
+    a, b = x.chunk(2, dim=-1)
+    return torch.cat([a * cosine - b * sine, a * sine + b * cosine], dim=-1)
+
+
+def _child_centers(place: Tensor, branching: int) -> tuple[Tensor, Tensor]:
+    """(B, L, 3) -> x and y (B, L, K) of the children's centres, row-major."""
+    side = int(branching**0.5)
+    offset = (torch.arange(side, device=place.device) + 0.5) / side
+    x = place[..., 0:1, None] + place[..., 2:3, None] * offset[None, :]  # (B, L, 1, side)
+    y = place[..., 1:2, None] + place[..., 2:3, None] * offset[:, None]  # (B, L, side, 1)
+    x, y = torch.broadcast_tensors(x, y)
+    return x.flatten(-2), y.flatten(-2)
+
+
+def _check(spec: ZoomSpec) -> None:
+    """Refuse sizes that do not fit together, naming the setting."""
+    side = int(spec.branching**0.5)
+    if side * side != spec.branching or side < 2:
+        raise ConfigError(f"branching {spec.branching}: must be 4, 16 or 64")
+    if spec.width % spec.heads or (spec.width // spec.heads) % 2:
+        raise ConfigError(
+            f"model.width {spec.width}: must divide by model.heads {spec.heads} into even parts"
+        )
+    if spec.head not in ("linear", "pointer", "both"):
+        raise ConfigError(f"model.head {spec.head!r}: linear, pointer or both")
+    if spec.shared_encoder and spec.photo_channels != spec.view_channels:
+        raise ConfigError("model.shared_encoder: photo_encoder and view_encoder must be the same")

@@ -1,0 +1,31 @@
+"""Cross-entropy of choices against their targets; one term for each decision.
+
+Knows nothing of networks or pictures. Letters: B photos, L zooms, K children, R roots.
+"""
+
+import torch
+from torch import Tensor
+
+
+def choice_loss(logits: Tensor, target: Tensor, present: Tensor) -> Tensor:
+    """Soft cross-entropy (...,) over the choices that exist.
+
+    logits (..., K); target (..., K) sums to 1 and is 0 where ``present`` (..., K) is False.
+    """
+    masked = logits.float().masked_fill(~present, -1e9)
+    return -(target * masked.log_softmax(-1)).sum(-1)
+
+
+def path_loss(
+    root: Tensor | None, zooms: Tensor, root_target: Tensor | None, target: Tensor, present: Tensor
+) -> Tensor:
+    """Mean over photos of the sum over decisions: an unbiased estimate of the leaf's
+    cross-entropy when paths are drawn from the target (DESIGN 5.4).
+
+    root (B, 16) with root_target (B, R), or both None; zooms and target (B, L, K).
+    """
+    total = choice_loss(zooms, target, present).sum(1)  # (B,)
+    if root is not None and root_target is not None:
+        known = root[:, : root_target.shape[1]]
+        total = total + choice_loss(known, root_target, torch.ones_like(root_target).bool())
+    return total.mean()

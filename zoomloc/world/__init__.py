@@ -1,0 +1,1 @@
+"""What exists: cells, regions, tile pyramids, photos, answers. No torch."""
