@@ -12,8 +12,10 @@ F = TypeVar("F", bound=Callable[..., object])
 
 
 def compiled(function: F) -> F:
-    """The function as machine code without the GIL; cached where numba finds a folder to write to."""
+    """The function as machine code without the GIL, cached where a folder can be written to."""
     try:
         return cast(F, njit(cache=True, nogil=True, error_model="numpy")(function))
-    except RuntimeError:  # numba: "no locator available": neither the sources nor a home is writable
+    except (
+        RuntimeError
+    ):  # numba: "no locator available": neither the sources nor a home is writable
         return cast(F, njit(nogil=True)(function))

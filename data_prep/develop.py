@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from data_prep.compiled import compiled
-from data_prep.march import Optics, hash01, row_of
+from data_prep.march import Optics, row_of
 from data_prep.town_parts import CARS
 
 U8 = NDArray[np.uint8]
@@ -40,7 +40,9 @@ class Claim:
     taken: datetime  # with its zone
 
 
-def add_passers_by(rng: Generator, canvas: F32, optics: Optics, bearing_deg: float, light: float) -> None:
+def add_passers_by(
+    rng: Generator, canvas: F32, optics: Optics, bearing_deg: float, light: float
+) -> None:
     """Draw moving cars and people into a canvas, hidden by what stands before them."""
     things = []
     for _ in range(int(rng.poisson(0.7))):
@@ -71,7 +73,13 @@ def _draw(
     """Upright cut-outs (far, side, width, height, kind, r, g, b), tested against the depth."""
     width, height = canvas.shape[0], canvas.shape[1]
     for n in range(things.shape[0]):
-        far, side, wide, high, kind = things[n, 0], things[n, 1], things[n, 2], things[n, 3], things[n, 4]
+        far, side, wide, high, kind = (
+            things[n, 0],
+            things[n, 1],
+            things[n, 2],
+            things[n, 3],
+            things[n, 4],
+        )
         for c in range(width):
             forward = optics.towards_x[c] * ahead_x + optics.towards_y[c] * ahead_y
             right = optics.towards_y[c] * ahead_x - optics.towards_x[c] * ahead_y
@@ -138,7 +146,7 @@ def expose(
     curve = np.stack([levels * factor for factor in cast]).astype(np.float32)
     _tone(picture, canvas, curve, noise, fall, int(rng.integers(2**20)))
     if blur_px > 0.2:
-        _soften(picture, min(0.32, 0.5 * blur_px * blur_px))
+        _soften(picture.reshape(len(picture), -1), round(256 * min(0.32, 0.5 * blur_px * blur_px)))
     return picture
 
 
@@ -147,39 +155,38 @@ def _tone(picture: U8, canvas: F32, curve: F32, noise: float, fall: float, seed:
     """Curve of each band over 0-511, darker corners, noise from a cheap random sequence."""
     width, height = canvas.shape[0], canvas.shape[1]
     state = seed
-    for r in range(height):
-        down = 2.0 * r / height - 1.0
-        for c in range(width):
-            across = 2.0 * c / width - 1.0
-            dim = 1.0 - fall * 0.5 * (across * across + down * down * 0.3)
+    for c in range(width):
+        across = 2.0 * c / width - 1.0
+        side = 1.0 - 0.5 * fall * across * across
+        for r in range(height):
+            down = 2.0 * r / height - 1.0
+            dim = side - 0.15 * fall * down * down
             state = (state * 1103515245 + 12345) & 0x7FFFFFFF
             grain = noise * (((state >> 8) & 255) + ((state >> 16) & 255) - 255) / 160.0
             for band in range(3):
-                tone = curve[band, int(min(511.0, max(0.0, canvas[c, r, band])))] * dim + grain
-                picture[r, c, band] = int(min(255.0, max(0.0, tone)))
+                level = min(511, max(0, int(canvas[c, r, band])))
+                tone = int(curve[band, level] * dim + grain)
+                picture[r, c, band] = min(255, max(0, tone))
 
 
 @compiled
-def _soften(picture: U8, side: float) -> None:
-    """Blur in place by the kernel (side, 1 - 2 side, side), across and down."""
-    height, width = picture.shape[0], picture.shape[1]
-    middle = 1.0 - 2.0 * side
+def _soften(rows: U8, side: int) -> None:
+    """Blur pixels (h, 3 w) in place by (side, 256 - 2 side, side) / 256, across and down."""
+    height, width = rows.shape
+    middle = 256 - 2 * side
+    line = np.empty(width, np.int32)
+    above = np.empty(width, np.int32)
     for r in range(height):
-        for band in range(3):
-            before = float(picture[r, 0, band])
-            for c in range(width - 1):
-                here = float(picture[r, c, band])
-                blurred = side * (before + picture[r, c + 1, band]) + middle * here
-                picture[r, c, band] = int(blurred + 0.5)
-                before = here
-    above = np.empty(width * 3)
-    for k in range(width * 3):
-        above[k] = picture[0, k // 3, k % 3]
+        for k in range(width):
+            line[k] = rows[r, k]
+        for k in range(3, width - 3):
+            rows[r, k] = (side * (line[k - 3] + line[k + 3]) + middle * line[k] + 128) >> 8
+    for k in range(width):
+        above[k] = rows[0, k]
     for r in range(height - 1):
-        for k in range(width * 3):
-            here = float(picture[r, k // 3, k % 3])
-            blurred = side * (above[k] + picture[r + 1, k // 3, k % 3]) + middle * here
-            picture[r, k // 3, k % 3] = int(blurred + 0.5)
+        for k in range(width):
+            here = np.int32(rows[r, k])
+            rows[r, k] = (side * (above[k] + rows[r + 1, k]) + middle * here + 128) >> 8
             above[k] = here
 
 

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 from shapely.geometry import LineString
 from shapely.ops import substring
 
+from data_prep.develop import Claim
 from data_prep.town_light import Day
 from data_prep.town_streets import Street
+from zoomloc.world.cells import LatLng
 
 F64 = NDArray[np.float64]
 Locate = Callable[[F64], F64]  # (N, 2) metres east, south -> (N, 2) lat, lng
@@ -71,16 +73,11 @@ class Shot:
     x_m: float
     y_m: float
     bearing_deg: float
-    lat: float
-    lng: float
+    place: LatLng
     true_bearing_deg: float
-    exif_lat: float
-    exif_lng: float
-    exif_bearing_deg: float | None
-    exif_error_m: float
-    taken: datetime
     pitch_deg: float
     roll_deg: float
+    claim: Claim
 
 
 @dataclass(frozen=True)
@@ -136,9 +133,15 @@ def plan_days(
         )
         planned.append(
             ShootingDay(
-                on, year == TEST_YEAR, light, cloud, hour, round(lng / 15),
-                (1 + warm, 1.0, 1 - warm), float(rng.uniform(350, 1200)) if nuisances else 1200.0,
-            )  # fmt: skip
+                on,
+                year == TEST_YEAR,
+                light,
+                cloud,
+                hour,
+                round(lng / 15),
+                (1 + warm, 1.0, 1 - warm),
+                float(rng.uniform(350, 1200)) if nuisances else 1200.0,
+            )
         )
     return sorted(planned, key=lambda planned_day: (planned_day.test, planned_day.date))
 
@@ -297,7 +300,7 @@ def _beside(points: F64, away_m: float) -> F64:
     line, short_m = LineString(beside), abs(away_m) + 2.0
     if line.length < 3 * short_m:
         return np.array(line.interpolate(0.5, normalized=True).coords)
-    return shapely.get_coordinates(substring(line, short_m, line.length - short_m))
+    return np.asarray(shapely.get_coordinates(substring(line, short_m, line.length - short_m)))
 
 
 def _longest_run(inside: NDArray[np.bool_]) -> slice:
@@ -323,31 +326,47 @@ def _shots(
     wobble = rng.normal(0, rig.wobble_deg, (count, 3))
     bearing = (path[:, 2] + rig.mount_deg + 2.5 * wobble[:, 0]) % 360
     error_m = _drift(rng, count) if nuisances else np.zeros((count, 2))
-    true_place, claimed = locate(path[:, :2]), locate(path[:, :2] + error_m)
+    places, claimed = locate(path[:, :2]), locate(path[:, :2] + error_m)
     true_bearing = (bearing - north_deg) % 360
     known = rng.random(count) < rig.heading_share
     compass = (true_bearing + (rng.normal(0, 5, count) if nuisances else 0.0)) % 360
-    start = datetime(day.date.year, day.date.month, day.date.day, tzinfo=timezone(timedelta(hours=day.zone_hours)))  # fmt: skip
+    zone = timezone(timedelta(hours=day.zone_hours))
+    start = datetime(day.date.year, day.date.month, day.date.day, tzinfo=zone)
     start += timedelta(seconds=round(day.start_hour * 3600 + number * 97))
     pause_s = rng.uniform(5.5, 7.5) if rig.walking else rng.uniform(0.9, 1.6)
     claimed_m = np.round(np.clip(rng.normal(3.2, 0.6, count), 1.5, 6.0), 1)
+    claims = [
+        Claim(
+            lat=float(claimed[k, 0]),
+            lng=float(claimed[k, 1]),
+            bearing_deg=float(compass[k]) if known[k] else None,
+            error_m=float(claimed_m[k]),
+            focal_35mm=rig.focal_35mm,
+            taken=start + timedelta(seconds=round(k * pause_s)),
+        )
+        for k in range(count)
+    ]
     return tuple(
         Shot(
-            k, *path[k, :2].tolist(), float(bearing[k]), *true_place[k].tolist(),
-            float(true_bearing[k]), *claimed[k].tolist(),
-            float(compass[k]) if known[k] else None, float(claimed_m[k]),
-            start + timedelta(seconds=round(k * pause_s)), float(wobble[k, 1]), float(wobble[k, 2]),
-        )  # fmt: skip
+            frame=k,
+            x_m=float(path[k, 0]),
+            y_m=float(path[k, 1]),
+            bearing_deg=float(bearing[k]),
+            place=LatLng(float(places[k, 0]), float(places[k, 1])),
+            true_bearing_deg=float(true_bearing[k]),
+            pitch_deg=float(wobble[k, 1]),
+            roll_deg=float(wobble[k, 2]),
+            claim=claims[k],
+        )
         for k in range(count)
     )
 
 
 def _drift(rng: Generator, count: int) -> F64:
-    """(N, 2) position error in metres, drifting along a drive: AR(1) about a constant of its own."""
+    """(N, 2) position error in metres that drifts along a drive, AR(1)."""
     error = np.empty((count, 2))
     error[0] = rng.normal(0, POSITION_ERROR_M, 2)
     for k in range(1, count):
         fresh = rng.normal(0, POSITION_ERROR_M * math.sqrt(1 - 0.9**2), 2)
         error[k] = 0.9 * error[k - 1] + fresh
     return np.clip(error, -8.0, 8.0)
-

@@ -15,10 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from data_prep.compiled import compiled
-from data_prep.scene import BUILDING, CAR, HEDGE, PEAK_PX, TREE, TRUNK, Pixels
+from data_prep.scene import BLOCK_PX, BUILDING, HEDGE, TREE, TRUNK, Blocks, Pixels
+from data_prep.surfaces import ground_colour, hash01, side_colour, side_of, side_salt
 
 F32 = NDArray[np.float32]
-U8 = NDArray[np.uint8]
 
 SKY_DEPTH_M = 1e9
 NEAR_M = 0.25
@@ -50,6 +50,8 @@ class Ray(NamedTuple):
     per_m: float  # pixels per metre: divisions are dear
     towards_x: float
     towards_y: float
+    over_x: float  # metres along the ray for one metre east
+    over_y: float
     scale: float
     slope_px: float  # 1 / scale
     horizon: float
@@ -72,15 +74,6 @@ class Lamp(NamedTuple):
     haze_red: float  # colour of the horizon
     haze_green: float
     haze_blue: float
-
-
-@compiled
-def hash01(i: int, j: int, k: int) -> float:
-    """Reproducible noise in [0, 1) of three integers."""
-    n = (i * 374761393 + j * 668265263 + k * 974634733) & 0xFFFFFFFF
-    n = ((n ^ (n >> 13)) * 1274126177) & 0xFFFFFFFF
-    n = ((n ^ (n >> 16)) * 2246822519) & 0xFFFFFFFF
-    return ((n ^ (n >> 15)) & 0xFFFF) / 65536.0
 
 
 @compiled
@@ -110,35 +103,6 @@ def _put(
 
 
 @compiled
-def _ground_colour(
-    pixels: Pixels, x: float, y: float, d: float, per_m: float, grain: float
-) -> tuple[float, float, float]:
-    """Colour of the surface at a point; smooth and grainy near by, the nearest pixel far off."""
-    rows, columns = pixels.shape
-    u, v = x * per_m, y * per_m
-    if d > 16.0:
-        i, j = min(max(int(v), 0), rows - 1), min(max(int(u), 0), columns - 1)
-        return float(pixels[i, j].red), float(pixels[i, j].green), float(pixels[i, j].blue)
-    u, v = u - 0.5, v - 0.5
-    j = min(max(int(u), 0), columns - 2)
-    i = min(max(int(v), 0), rows - 2)
-    p = min(max(u - j, 0.0), 1.0)
-    q = min(max(v - i, 0.0), 1.0)
-    a, b, e, f = (1 - p) * (1 - q), p * (1 - q), (1 - p) * q, p * q
-    bump = 0.55 if pixels[i, j].cover >= TREE else 1.0  # under a crown: its colour, in its shade
-    if grain > 0.0:
-        fine = hash01(int(x * 14.0), int(y * 14.0), 5) + hash01(int(x * 4.0), int(y * 4.0), 9)
-        bump *= 1.0 + grain * (fine - 1.0) / (1.0 + 0.08 * d)
-    red = a * pixels[i, j].red + b * pixels[i, j + 1].red
-    red += e * pixels[i + 1, j].red + f * pixels[i + 1, j + 1].red
-    green = a * pixels[i, j].green + b * pixels[i, j + 1].green
-    green += e * pixels[i + 1, j].green + f * pixels[i + 1, j + 1].green
-    blue = a * pixels[i, j].blue + b * pixels[i, j + 1].blue
-    blue += e * pixels[i + 1, j].blue + f * pixels[i + 1, j + 1].blue
-    return red * bump, green * bump, blue * bump
-
-
-@compiled
 def _paint_ground(
     canvas: F32,
     pixels: Pixels,
@@ -165,7 +129,7 @@ def _paint_ground(
         d = min(max(d, d0), d1)
         x = ray.x_m + ray.towards_x * d
         y = ray.y_m + ray.towards_y * d
-        red, green, blue = _ground_colour(pixels, x, y, d, ray.per_m, lamp.grain)
+        red, green, blue = ground_colour(pixels, x, y, d, ray.per_m, lamp.grain)
         _put(canvas, c, r, d, red, green, blue, lamp)
     return min(low, first - 1)
 
@@ -198,114 +162,9 @@ def _wall_side(
 
 
 @compiled
-def _pane(style: int, cell_u: float, cell_z: float, floor: int, salt: float) -> int:
-    """What a point of a facade is: 0 wall, 1 glass, 2 frame, 3 door, 4 awning, 5 balcony."""
-    if style == 6 or (style == 5 and salt > 0.35):  # BLANK; most of a hall's bays are closed
-        return 0
-    if style == 4:  # OFFICE: ribbons of glass
-        return 1 if 0.28 < cell_z < 0.88 and 0.06 < cell_u < 0.94 else 0
-    if floor == 0 and style == 3:  # SHOPS: glass to the pavement under an awning
-        if cell_z > 0.78:
-            return 4 if cell_z < 0.98 else 0
-        return 1 if 0.08 < cell_u < 0.92 and cell_z > 0.12 else 0
-    if floor == 0 and salt < 0.22 and cell_z < 0.72:
-        return 3 if 0.3 < cell_u < 0.72 else 0
-    if style == 2 and floor > 0 and salt > 0.6 and cell_z < 0.34:
-        return 5 if 0.12 < cell_u < 0.88 else 0
-    if 0.24 < cell_u < 0.76 and 0.3 < cell_z < 0.82:
-        return 1 if 0.29 < cell_u < 0.71 and 0.34 < cell_z < 0.78 else 2
-    return 0
-
-
-@compiled
-def _facade_colour(
-    wall: tuple[float, float, float],
-    style: int,
-    along: float,
-    up: float,
-    total: float,
-    face: int,
-    width_px: float,
-) -> tuple[float, float, float]:
-    """Colour of a facade `up` metres over the ground, `along` its wall; `width_px` per metre."""
-    red, green, blue = wall
-    floor_m = 3.6 if style == 4 else (4.4 if style == 5 else 2.9)
-    bay_m = 1.6 + 0.35 * (int(red + green) % 5) + (1.4 if style >= 3 else 0.4)
-    floor, bay = int(up / floor_m), math.floor(along / bay_m)
-    salt = hash01(int(bay), floor, face + int(red))
-    what = 0
-    if (floor + 0.85) * floor_m < total:
-        what = _pane(style, along / bay_m - bay, up / floor_m - floor, floor, salt)
-    if what == 0:
-        course = 0.93 + 0.1 * hash01(int(along * 2.5), int(up * 5.0), face)
-        if up < 0.45:
-            course *= 0.72
-        elif total - up < 0.3:
-            course *= 1.12
-        return red * course, green * course, blue * course
-    if what == 1:
-        glow = 45.0 + 70.0 * salt
-        tone = (glow, glow * 1.06, glow * 1.16)
-    elif what == 2:
-        tone = (225.0, 222.0, 214.0)
-    elif what == 3:
-        tone = (70.0 + 90.0 * salt * 4, 58.0, 50.0)
-    elif what == 4:
-        stripe = 1.0 if math.floor(along * 1.4) % 2 == 0 else 0.62
-        tone = ((255.0 - 0.7 * green) * stripe, 0.8 * blue * stripe, 0.9 * red * stripe)
-    else:
-        tone = (red * 0.55 + 60.0, green * 0.55 + 60.0, blue * 0.55 + 60.0)
-    # windows that are smaller than a few pixels melt into the wall instead of flickering
-    keep = min(1.0, bay_m * width_px / 5.0)
-    return (
-        tone[0] * keep + red * 0.85 * (1.0 - keep),
-        tone[1] * keep + green * 0.85 * (1.0 - keep),
-        tone[2] * keep + blue * 0.85 * (1.0 - keep),
-    )
-
-
-@compiled
-def _side_colour(
-    pixels: Pixels, ray: Ray, i: int, j: int, up: float, total: float, hit: tuple[float, ...]
-) -> tuple[float, float, float]:
-    """Unlit colour of anything upright at pixel (i, j); `hit` = x, y, along, face, px per metre."""
-    x, y, along, face, width_px = hit
-    kind = pixels[i, j].cover
-    if kind == BUILDING and pixels[i, j].style != 0:
-        wall = (
-            float(pixels[i, j].wall_red),
-            float(pixels[i, j].wall_green),
-            float(pixels[i, j].wall_blue),
-        )
-        return _facade_colour(wall, pixels[i, j].style, along, up, total, int(face), width_px)
-    red, green, blue = _ground_colour(pixels, x, y, 99.0, ray.per_m, 0.0)
-    if kind == CAR:
-        if up < 0.32:
-            return 28.0, 28.0, 30.0
-        if up > 0.85 and total > 1.2:
-            return 52.0, 60.0, 68.0
-        return red, green, blue
-    if kind == HEDGE:
-        leaf = 0.6 + 0.5 * hash01(int(along * 5.0), int(up * 6.0), 3)
-        return red * leaf, green * leaf, blue * leaf
-    if kind == BUILDING:
-        grey = 0.78
-        return _facade_colour(
-            (red * grey + 18.0, green * grey + 18.0, blue * grey + 18.0),
-            1,
-            along,
-            up,
-            total,
-            int(face),
-            width_px,
-        )
-    return red * 0.8, green * 0.8, blue * 0.8
-
-
-@compiled
 def _eave(pixels: Pixels, ray: Ray, d: float, i: int, j: int) -> float:
     """Top of the wall at pixel (i, j): smooth along a sloping gable, where pixels are steps."""
-    top = pixels[i, j].height
+    top: float = pixels[i, j].height
     if pixels[i, j].cover != BUILDING:
         return top
     rows, columns = pixels.shape
@@ -320,27 +179,17 @@ def _eave(pixels: Pixels, ray: Ray, d: float, i: int, j: int) -> float:
         if pixels[a, b].cover == BUILDING and abs(pixels[a, b].height - top) < 1.0:
             total += share * pixels[a, b].height
             weight += share
-    return total / weight if weight > 0.05 else top
+    return float(total / weight) if weight > 0.05 else top
 
 
 @compiled
 def _paint_wall(
-    canvas: F32,
-    pixels: Pixels,
-    ray: Ray,
-    lamp: Lamp,
-    c: int,
-    low: int,
-    d: float,
-    i: int,
-    j: int,
+    canvas: F32, pixels: Pixels, ray: Ray, lamp: Lamp, c: int, low: int, d: float, i: int, j: int
 ) -> int:
     """Rows of the upright face of pixel (i, j), hit at distance d; returns the lowest empty row."""
     horizon, scale = ray.horizon, ray.scale
     z1 = _eave(pixels, ray, d, i, j)
-    first = max(
-        0, math.ceil(row_of((z1 - ray.eye_m) / d, horizon, scale, ray.panorama) - 0.5)
-    )
+    first = max(0, math.ceil(row_of((z1 - ray.eye_m) / d, horizon, scale, ray.panorama) - 0.5))
     if first > low:
         return low
     x, y = ray.x_m + ray.towards_x * d, ray.y_m + ray.towards_y * d
@@ -348,17 +197,23 @@ def _paint_wall(
     lit = max(0.0, nx * lamp.sun_x + ny * lamp.sun_y) * lamp.sun
     shade = lamp.ambient * (0.94 + 0.06 * nx) + 0.9 * lit
     # 1.2 m into the house: the rim of a real orthophoto's roof often shows the street
-    inside = d + 1.2 if pixels[i, j].style == 0 else d
-    x, y = ray.x_m + ray.towards_x * inside, ray.y_m + ray.towards_y * inside
-    hit = (x, y, along, float(int(3 * nx + 7 * ny)), scale / d)
-    total = z1 - pixels[i, j].terrain
+    inside = 1.2 if pixels[i, j].style == 0 else 0.0
+    x, y = x + ray.towards_x * inside, y + ray.towards_y * inside
+    seen = ground_colour(pixels, x, y, 99.0, ray.per_m, 0.0)
+    foot = pixels[i, j].terrain
+    wall = (along, z1 - foot, int(3 * nx + 7 * ny), scale / d)
+    side = side_of(pixels, i, j, seen, wall)
+    floor, salt = -1, 0.0
     for r in range(low, first - 1, -1):
         if canvas[c, r, 3] > 0.0:
             continue
         z = ray.eye_m + slope_of(r + 0.5, horizon, ray.slope_px, ray.panorama) * d
-        up = max(0.0, min(z, z1) - pixels[i, j].terrain)
-        red, green, blue = _side_colour(pixels, ray, i, j, up, total, hit)
-        corner = shade * (1.0 - 0.22 * math.exp(-1.5 * up))  # darker where wall meets ground
+        up = max(0.0, min(z, z1) - foot)
+        if int(up / side.floor_m) != floor:
+            floor = int(up / side.floor_m)
+            salt = side_salt(side, floor)
+        red, green, blue = side_colour(side, up, floor, salt)
+        corner = shade * (1.0 - 0.22 / (1.0 + 4.0 * up * up))  # darker where it meets the ground
         _put(canvas, c, r, d, red * corner, green * corner, blue * corner, lamp)
     return min(low, first - 1)
 
@@ -386,8 +241,10 @@ def _paint_crown(
     first = max(0, math.ceil(row_of((top - eye) / d, horizon, scale, panorama) - 0.5))
     under = row_of((base - eye) / d, horizon, scale, panorama)
     last = min(low, math.ceil(under - 0.5) - 1)
+    if pixels[i, j].cover != TRUNK and done[0] <= first and last <= done[1]:
+        return done
     x, y = ray.x_m + ray.towards_x * d, ray.y_m + ray.towards_y * d
-    red, green, blue = _ground_colour(pixels, x, y, 99.0, ray.per_m, 0.0)
+    red, green, blue = ground_colour(pixels, x, y, 99.0, ray.per_m, 0.0)
     fine = 2.6 if d > 14.0 else 6.5
     facing = -(ray.towards_x * lamp.sun_x + ray.towards_y * lamp.sun_y)
     r = last + 1
@@ -449,7 +306,7 @@ def _wall_distance(
 ) -> tuple[float, int, int]:
     """Distance of a jump over height z between two steps, and its pixel, by bisection."""
     per_m = ray.per_m
-    for _ in range(4):
+    for _ in range(6):
         d = 0.5 * (d0 + d1)
         i = int((ray.y_m + ray.towards_y * d) * per_m)
         j = int((ray.x_m + ray.towards_x * d) * per_m)
@@ -463,16 +320,12 @@ def _wall_distance(
 
 
 @compiled
-def _to_border(ray: Ray, x: float, y: float, block_m: float) -> float:
-    """Distance from a point to just beyond the block that it lies in, along the ray."""
-    across = (math.floor(x / block_m) + (1.0 if ray.towards_x > 0.0 else 0.0)) * block_m - x
-    down = (math.floor(y / block_m) + (1.0 if ray.towards_y > 0.0 else 0.0)) * block_m - y
-    far = 1e9
-    if abs(ray.towards_x) > 1e-6:
-        far = across / ray.towards_x
-    if abs(ray.towards_y) > 1e-6:
-        far = min(far, down / ray.towards_y)
-    return far + 0.01
+def _to_border(ray: Ray, x: float, y: float, i: int, j: int) -> float:
+    """Distance from a point in pixel (i, j) to just beyond its block, along the ray."""
+    block_m = BLOCK_PX * ray.gsd_m
+    across = (j // BLOCK_PX + (1 if ray.towards_x > 0.0 else 0)) * block_m - x
+    down = (i // BLOCK_PX + (1 if ray.towards_y > 0.0 else 0)) * block_m - y
+    return min(across * ray.over_x, down * ray.over_y) + 0.01
 
 
 @compiled
@@ -489,7 +342,7 @@ def _stand(pixels: Pixels, ray: Ray, d: float) -> tuple[float, bool]:
 def march_column(
     canvas: F32,
     pixels: Pixels,
-    peaks: F32,
+    blocks: Blocks,
     clouds: F32,
     ray: Ray,
     lamp: Lamp,
@@ -499,7 +352,6 @@ def march_column(
 ) -> None:
     """Fill column c of a canvas, near to far."""
     rows, columns = pixels.shape
-    gsd = ray.gsd_m
     low = canvas.shape[1] - 1
     d0, d = NEAR_M, NEAR_M + 0.2
     i0 = min(max(int(ray.y_m * ray.per_m), 0), rows - 1)
@@ -508,18 +360,23 @@ def march_column(
     before, passed = d0, False
     none = (canvas.shape[1], -1)
     leaves = none
+    lowest = slope_of(low + 0.5, ray.horizon, ray.slope_px, ray.panorama)  # not yet filled
     while d < far_m and low >= 0:
+        if lowest > 0.0 and lowest * d > highest_m - ray.eye_m:
+            break
         x, y = ray.x_m + ray.towards_x * d, ray.y_m + ray.towards_y * d
         if x < 0.0 or y < 0.0:
             break
         i, j = int(y * ray.per_m), int(x * ray.per_m)
         if i >= rows or j >= columns:
             break
-        step = max(0.95 * gsd, 0.02 * d)
-        peak = (peaks[i // PEAK_PX, j // PEAK_PX] - ray.eye_m) / d
-        if row_of(peak, ray.horizon, ray.scale, ray.panorama) > low + 0.5:
-            # all of this block hides behind what was seen already
-            d += max(step, _to_border(ray, x, y, PEAK_PX * gsd))
+        step = max(0.95 * ray.gsd_m, 0.02 * d)
+        peak = blocks.peak[i // BLOCK_PX, j // BLOCK_PX] - ray.eye_m
+        if peak < lowest * d:
+            # hidden by what was seen already: the whole block, unless it lies under the eye
+            # and comes into sight further on
+            past = max(step, _to_border(ray, x, y, i, j))
+            d += past if peak > 0.0 or peak < lowest * (d + past) else step
             before, passed = d - step, True
             continue
         if passed:
@@ -538,28 +395,31 @@ def march_column(
         if upright and (not solid or z - z0 > 0.6 + 1.2 * step) and z > z0 + 0.25:
             hit, wi, wj = _wall_distance(pixels, ray, c, d0, d, z0 + 0.5 * (z - z0))
             if hit > d0 + 1e-3:
-                low = _paint_ground(
-                    canvas, pixels, ray, lamp, c, low, (d0, z0), (hit, z0)
-                )
+                low = _paint_ground(canvas, pixels, ray, lamp, c, low, (d0, z0), (hit, z0))
             low = _paint_wall(canvas, pixels, ray, lamp, c, low, hit, wi, wj)
-        elif row_of((z - ray.eye_m) / d, ray.horizon, ray.scale, ray.panorama) < low + 0.5:
+        elif z - ray.eye_m > lowest * d:
             low = _paint_ground(canvas, pixels, ray, lamp, c, low, (d0, z0), (d, z))
         while low >= 0 and canvas[c, low, 3] > 0.0:
             low -= 1
+        lowest = slope_of(low + 0.5, ray.horizon, ray.slope_px, ray.panorama)
         d0, z0, solid = d, z, upright
+        if blocks.bare[i // BLOCK_PX, j // BLOCK_PX]:
+            step = max(step, _to_border(ray, x, y, i, j))  # nothing until its far side
         d += step
-        if low >= 0:
-            lowest = slope_of(low + 0.5, ray.horizon, ray.slope_px, ray.panorama)
-            if lowest > 0.0 and lowest * d > highest_m - ray.eye_m:
-                break
     _paint_sky(canvas, clouds, ray, lamp, c, low)
+
+
+@compiled
+def _inverse(part: float) -> float:
+    """1 / part, but finite."""
+    return 1.0 / part if abs(part) > 1e-9 else math.copysign(1e9, part)
 
 
 @compiled
 def march(
     canvas: F32,
     pixels: Pixels,
-    peaks: F32,
+    blocks: Blocks,
     clouds: F32,
     optics: Optics,
     lamp: Lamp,
@@ -567,8 +427,7 @@ def march(
 ) -> None:
     """Fill a canvas column by column.
 
-    `peaks` is the highest point of each block of PEAK_PX pixels, `clouds` (rows, columns) 0-1 over
-    elevation and azimuth.
+    `clouds` is cover 0-1 over (elevation, azimuth).
     """
     canvas[:, :, 3] = 0.0
     for c in range(canvas.shape[0]):
@@ -580,42 +439,11 @@ def march(
             1.0 / optics.gsd_m,
             optics.towards_x[c],
             optics.towards_y[c],
+            _inverse(optics.towards_x[c]),
+            _inverse(optics.towards_y[c]),
             optics.scale[c],
             1.0 / optics.scale[c],
             optics.horizon[c],
             optics.panorama,
         )
-        march_column(canvas, pixels, peaks, clouds, ray, lamp, c, optics.far_m, highest_m)
-
-
-@compiled
-def cast_shadow(height: F32, sun_x: float, sun_y: float, rise: float, step_m: float) -> U8:
-    """(H, W) 255 where the sun reaches, 0 in shadow.
-
-    Sweeps away from the sun along the axis it is nearer to; each pixel takes over the shadow's
-    height of its neighbours towards the sun. `rise` is the sun's tangent of elevation.
-    """
-    rows, columns = height.shape
-    down = abs(sun_y) >= abs(sun_x)
-    major, minor = (sun_y, sun_x) if down else (sun_x, sun_y)
-    count, width = (rows, columns) if down else (columns, rows)
-    shift = minor / abs(major)  # pixels sideways, towards the sun, for one pixel along the axis
-    fall = rise * step_m * math.sqrt(1.0 + shift * shift)
-    lit = np.empty((rows, columns), np.uint8)
-    before = np.full(width, -1e9, np.float32)
-    after = np.empty(width, np.float32)
-    for n in range(count):
-        line = n if major < 0.0 else count - 1 - n
-        for m in range(width):
-            at = m + shift
-            a = int(math.floor(at))
-            p = at - a
-            a, b = min(max(a, 0), width - 1), min(max(a + 1, 0), width - 1)
-            shadow = before[a] * (1.0 - p) + before[b] * p - fall
-            i, j = (line, m) if down else (m, line)
-            z = height[i, j]
-            lit[i, j] = 0 if shadow > z + 0.3 else 255
-            after[m] = max(shadow, z)
-        before[:] = after
-    return lit
-
+        march_column(canvas, pixels, blocks, clouds, ray, lamp, c, optics.far_m, highest_m)

@@ -32,7 +32,7 @@ BUILDING, HEDGE, CAR, TREE, CONIFER, TRUNK = 20, 21, 22, 30, 31, 32
 UNKNOWN, HOUSE, FLATS, SHOPS, OFFICE, HALL, BLANK = 0, 1, 2, 3, 4, 5, 6
 
 CROWN_MIDDLE = 0.62  # height of a crown's widest part, as a share of the tree's height
-PEAK_PX = 8  # side of the blocks whose highest point lets a ray pass them by
+BLOCK_PX = 8  # side of the blocks that a ray may pass in one step
 TERRAIN_BLOCK_M, TERRAIN_OPENING_M = 4.0, 70.0  # what is narrower than the opening stands on ground
 
 
@@ -56,6 +56,13 @@ PIXEL = np.dtype(
     align=True,
 )
 Pixels = NDArray[np.void]
+
+
+class Blocks(NamedTuple):
+    """A scene in blocks of BLOCK_PX pixels a side, (H / 8, W / 8)."""
+
+    peak: F32  # highest point, metres
+    bare: NDArray[np.bool_]  # nothing stands there
 
 
 @dataclass(frozen=True)
@@ -118,9 +125,14 @@ class Scene:
         return float(self.pixels["height"].max())
 
     @cached_property
-    def peaks(self) -> F32:
-        """Highest point of each block of PEAK_PX pixels, metres."""
-        return block_extreme(self.pixels["height"], PEAK_PX, np.max)
+    def blocks(self) -> "Blocks":
+        """What lets rays hurry on."""
+        standing = (self.pixels["cover"] >= BUILDING).astype(np.float32)
+        standing += self.pixels["height"] - self.pixels["terrain"] > 0.4
+        return Blocks(
+            peak=block_extreme(self.pixels["height"], BLOCK_PX, np.max),
+            bare=block_extreme(standing, BLOCK_PX, np.max) == 0,
+        )
 
     def to_latlng(self, x_m: float, y_m: float) -> LatLng:
         """Place of a point of the scene, EPSG:4326."""
@@ -188,15 +200,19 @@ def estimate_terrain(height: F32, gsd_m: float) -> F32:
     block = max(1, round(TERRAIN_BLOCK_M / gsd_m))
     coarse = block_extreme(height, block, np.min)
     window = round(TERRAIN_OPENING_M / (block * gsd_m)) | 1
-    opened = _slide(_slide(coarse, window, np.min), window, np.max)
+    # continued beyond the border as a slope, or ground that rises to the border would be cut off
+    wide = np.pad(coarse, window, mode="reflect", reflect_type="odd")
+    opened = _slide(_slide(wide, window, np.min), window, np.max)[window:-window, window:-window]
     rows, columns = height.shape
     across, down = coarse.shape[1] * block, coarse.shape[0] * block
-    smooth = Image.fromarray(opened).resize((across, down), Image.Resampling.BILINEAR)
+    smooth = Image.fromarray(np.ascontiguousarray(opened)).resize(
+        (across, down), Image.Resampling.BILINEAR
+    )
     return np.ascontiguousarray(np.asarray(smooth, np.float32)[:rows, :columns])
 
 
 def crown_base(height: F32, terrain: F32, cover: U8, gsd_m: float) -> F32:
-    """Underside of tree crowns (H, W), mirroring the top about CROWN_MIDDLE of the tree's height."""
+    """Underside of crowns (H, W): the top mirrored about CROWN_MIDDLE of the tree's height."""
     trees = cover >= TREE
     above = np.where(trees, height - terrain, np.float32(0))
     block = max(1, round(2.0 / gsd_m))

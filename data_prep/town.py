@@ -5,7 +5,7 @@ Knows nothing of how streets, roofs or pictures come about, nor of what reads th
     ortho.tif      uint8 RGB, 0.5 m, UTM: the map, as seen on one clear day
     surface.tif    float32 heights in metres, the same grid (parked cars left out)
     terrain.tif    float32 bare ground, the same grid
-    materials.tif  uint8: cover, wall red, green, blue, style, wall direction, albedo red, green, blue
+    materials.tif  uint8, 9 bands: cover, wall RGB, style, wall direction, RGB without light
     roads.geojson  centre lines, EPSG:4326
     photos/<drive>/<frame>.jpg, truth.csv (file, lat, lng, bearing_deg), town.json (written last)
 """
@@ -116,7 +116,12 @@ def build_town(
     """
     _check(size_m, photos)
     out, begun = Path(out), time.perf_counter()
-    asked = {"generator": GENERATOR, "seed": seed, "size_m": float(size_m), "photos": asdict(photos)}
+    asked = {
+        "generator": GENERATOR,
+        "seed": seed,
+        "size_m": float(size_m),
+        "photos": asdict(photos),
+    }
     try:
         found = _found(out, asked)
         if found is not None:
@@ -167,7 +172,9 @@ def _found(out: Path, asked: dict[str, Any]) -> TownSummary | None:
         return TownSummary(out, asked["seed"], asked["size_m"], **built)
     if not begun.exists():
         if (out / "photos").exists():
-            raise ConfigError(f"{out}/photos exists, but no town was begun there: choose another folder")
+            raise ConfigError(
+                f"{out}/photos exists, but no town was begun there: choose another folder"
+            )
         out.mkdir(parents=True, exist_ok=True)
         _write(begun, json.dumps(asked, indent=1).encode())
     return None
@@ -198,13 +205,22 @@ def _build(
         _write_rasters(out, site, town, model, day, seed)
     progress("town", 3, 4)
     days = plan_days(
-        np.random.default_rng([seed, 4]), float(middle[0]), float(middle[1]), north_deg,
+        np.random.default_rng([seed, 4]),
+        float(middle[0]),
+        float(middle[1]),
+        north_deg,
         photos.nuisances,
-    )  # fmt: skip
+    )
     drives = plan_drives(
-        np.random.default_rng([seed, 5]), town.streets, _free_ground(out, size_m), days,
-        (photos.train_photos, photos.test_photos), site.locate, north_deg, photos.nuisances,
-    )  # fmt: skip
+        np.random.default_rng([seed, 5]),
+        town.streets,
+        _free_ground(out, size_m),
+        days,
+        (photos.train_photos, photos.test_photos),
+        site.locate,
+        north_deg,
+        photos.nuisances,
+    )
     _write_roads(out, site, town)
     _write_truth(out, drives)
     progress("town", 4, 4)
@@ -242,8 +258,12 @@ def _site(seed: int, size_m: float) -> _Site:
 
 def _north_deg(site: _Site, size_m: float) -> float:
     """Bearing of true north on the town's grid."""
-    blank = Scene(np.zeros((2, 2), PIXEL), size_m / 2, f"EPSG:{site.epsg}",
-                  from_origin(site.east_m, site.north_m, size_m / 2, size_m / 2))  # fmt: skip
+    blank = Scene(
+        np.zeros((2, 2), PIXEL),
+        size_m / 2,
+        f"EPSG:{site.epsg}",
+        from_origin(site.east_m, site.north_m, size_m / 2, size_m / 2),
+    )
     return blank.north_deg()
 
 
@@ -255,7 +275,12 @@ def _write_rasters(out: Path, site: _Site, town: Town, model: Model, day: Day, s
     seen = under_the_sun(model, town.bays, day, GSD_M, rng)
     ortho = np.stack([seen["red"], seen["green"], seen["blue"]])
     albedo = np.moveaxis(model.albedo, 2, 0)
-    layers = (ortho, model.height[None], model.terrain[None], np.concatenate([model.materials, albedo]))
+    layers = (
+        ortho,
+        model.height[None],
+        model.terrain[None],
+        np.concatenate([model.materials, albedo]),
+    )
     for name, bands in zip(RASTERS, layers, strict=True):
         _write(out / name, _geotiff(site, bands))
 
@@ -265,12 +290,22 @@ def _geotiff(site: _Site, bands: NDArray[Any]) -> bytes:
     count, rows, columns = bands.shape
     with MemoryFile() as memory:
         with memory.open(
-            driver="GTiff", height=rows, width=columns, count=count, dtype=bands.dtype.name,
-            crs=f"EPSG:{site.epsg}", transform=site.transform, tiled=True, blockxsize=256,
-            blockysize=256, compress="deflate", zlevel=1, interleave="band",
+            driver="GTiff",
+            height=rows,
+            width=columns,
+            count=count,
+            dtype=bands.dtype.name,
+            crs=f"EPSG:{site.epsg}",
+            transform=site.transform,
+            tiled=True,
+            blockxsize=256,
+            blockysize=256,
+            compress="deflate",
+            zlevel=1,
+            interleave="band",
             predictor=3 if bands.dtype.kind == "f" else 2,
             photometric="RGB" if count == 3 else "MINISBLACK",
-        ) as raster:  # fmt: skip
+        ) as raster:
             raster.write(bands)
         return bytes(memory.read())
 
@@ -298,7 +333,14 @@ def _write_truth(out: Path, drives: list[Drive]) -> None:
     for drive in drives:
         for shot in drive.shots:
             name = f"{drive.name}/{photo_name(shot)}"
-            rows.writerow([name, f"{shot.lat:.8f}", f"{shot.lng:.8f}", f"{shot.true_bearing_deg:.2f}"])
+            rows.writerow(
+                [
+                    name,
+                    f"{shot.place.lat:.8f}",
+                    f"{shot.place.lng:.8f}",
+                    f"{shot.true_bearing_deg:.2f}",
+                ]
+            )
     _write(out / "truth.csv", text.getvalue().encode())
 
 

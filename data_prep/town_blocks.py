@@ -4,14 +4,11 @@ Knows nothing of streets beyond the block's edge, and nothing of pixels. Each fu
 Town it is given.
 """
 
-from collections.abc import Iterator
-
 import numpy as np
 import shapely
 from numpy.random import Generator
 from numpy.typing import NDArray
 from shapely.geometry import Point, Polygon
-from shapely.geometry.polygon import orient
 
 from data_prep.scene import (
     ASPHALT,
@@ -33,21 +30,28 @@ from data_prep.town_parts import (
     FLAT,
     GABLE,
     HIP,
-    NEEDLES,
-    RGB,
-    ROOFS,
     ROUND,
     SPIRE,
-    VIVID,
-    WALLS,
     Bay,
     Building,
     Patch,
+    Spot,
     Town,
-    Tree,
     near_rgb,
     rectangle,
+    spot_of,
     to_rgb,
+)
+from data_prep.town_placing import (
+    axis_deg,
+    clutter,
+    colours,
+    fits,
+    frontage,
+    lay,
+    parking,
+    scatter,
+    tree,
 )
 
 F64 = NDArray[np.float64]
@@ -64,7 +68,7 @@ def houses(rng: Generator, town: Town, block: Polygon) -> None:
         front = np.array([x, y])
         _lot(rng, town, block, front, inward, angle_deg, lot_m)
         centre = front + inward * (setback_m + width_m / 2 + rng.uniform(-0.5, 1.2))
-        if not fits(block, taken, rectangle(tuple(centre), angle_deg, length_m, width_m), 1.2):
+        if not fits(block, taken, rectangle(spot_of(centre), angle_deg, length_m, width_m), 1.2):
             continue
         roof_rgb, wall_rgb = colours(rng, town)
         eave_m = float(rng.choice([2.9, 3.2, 5.6, 5.9, 6.1]))
@@ -77,7 +81,16 @@ def houses(rng: Generator, town: Town, block: Polygon) -> None:
         elif rng.random() < 0.1:
             roof, rise_m = FLAT, 0.0
         house = Building(
-            *centre, angle, *size, eave_m, rise_m, roof, roof_rgb, wall_rgb, HOUSE
+            spot_of(centre),
+            angle,
+            float(size[0]),
+            float(size[1]),
+            eave_m,
+            rise_m,
+            roof,
+            roof_rgb,
+            wall_rgb,
+            HOUSE,
         )
         town.buildings.append(house)
         _annexe(rng, town, house)
@@ -127,27 +140,31 @@ def _drive(
     tone = near_rgb(rng, (158, 152, 146), 10)
     ring = rectangle(tuple(foot + inward * deep_m / 2), angle_deg + 90, deep_m, 2.8)
     town.patches.append(Patch(ring, PAVING, tone))
-    town.bays.append(Bay(*(foot + inward * (deep_m - 4)), angle_deg + 90))
+    town.bays.append(Bay(spot_of(foot + inward * (deep_m - 4)), angle_deg + 90))
 
 
 def _annexe(rng: Generator, town: Town, house: Building) -> None:
     """A chimney, and for some a wing or a dormer."""
     angle = np.radians(house.angle_deg)
-    along, across = np.array([np.cos(angle), np.sin(angle)]), np.array([-np.sin(angle), np.cos(angle)])
-    middle, top_m = np.array([house.x_m, house.y_m]), house.eave_m + house.rise_m
+    along, across = (
+        np.array([np.cos(angle), np.sin(angle)]),
+        np.array([-np.sin(angle), np.cos(angle)]),
+    )
+    middle, top_m = np.array(house.at), house.eave_m + house.rise_m
     spot = middle + along * house.length_m * rng.uniform(-0.3, 0.3)
     if house.roof != FLAT and rng.random() < 0.6:
         brick = (140, 84, 70)
         town.buildings.append(
-            Building(*spot, house.angle_deg, 1.1, 1.1, top_m + 0.9, 0, FLAT, brick, brick, BLANK)
+            Building(
+                spot_of(spot), house.angle_deg, 1.1, 1.1, top_m + 0.9, 0, FLAT, brick, brick, BLANK
+            )
         )
     if rng.random() < 0.35:
         spot = middle + across * house.width_m * rng.choice([-0.22, 0.22])
         eave_m = house.eave_m + 0.45 * house.rise_m
-        wing = Building(
-            *spot, house.angle_deg + 90, house.width_m * 0.6, 2.6, eave_m, 0.8, GABLE,
-            house.roof_rgb, house.wall_rgb, house.style,
-        )  # fmt: skip
+        colour = (house.roof_rgb, house.wall_rgb)
+        wide_m, turn = house.width_m * 0.6, house.angle_deg + 90
+        wing = Building(spot_of(spot), turn, wide_m, 2.6, eave_m, 0.8, GABLE, *colour, house.style)
         town.buildings.append(wing)
 
 
@@ -159,11 +176,11 @@ def _gardens(rng: Generator, town: Town, block: Polygon, taken: list[Polygon]) -
         if dice < 0.12:
             pool = Point(*spot).buffer(rng.uniform(1.8, 3.2), 4).intersection(block)
             lay(town, pool, WATER, (96, 178, 196))
-        elif dice < 0.3 and fits(block, taken, rectangle(tuple(spot), 30, 4, 3), 0.5):
+        elif dice < 0.3 and fits(block, taken, rectangle(spot_of(spot), 30, 4, 3), 0.5):
             roof_rgb, wall_rgb = colours(rng, town)
             turn = float(rng.uniform(0, 90))
             town.buildings.append(
-                Building(*spot, turn, 4, 3, 2.2, 0.7, GABLE, roof_rgb, wall_rgb, BLANK)
+                Building(spot_of(spot), turn, 4, 3, 2.2, 0.7, GABLE, roof_rgb, wall_rgb, BLANK)
             )
         else:
             town.trees.append(tree(rng, town, spot, rng.uniform(1.6, 4.2)))
@@ -171,31 +188,48 @@ def _gardens(rng: Generator, town: Town, block: Polygon, taken: list[Polygon]) -
 
 def terraces(rng: Generator, town: Town, block: Polygon) -> None:
     """Houses wall to wall around a court, some with shops."""
-    court = near_rgb(rng, (150, 144, 136), 8) if rng.random() < 0.4 else town.taste.lawn
+    green = rng.random() < 0.6
     lay(town, block, PAVING, near_rgb(rng, town.taste.paving, 6))
-    deep_m = rng.uniform(9.5, 13)
-    lay(town, block.buffer(-deep_m), GRASS if court == town.taste.lawn else PAVING, court)
+    deep_m, taken = rng.uniform(9.5, 13), list[Polygon]()
+    court = town.taste.lawn if green else near_rgb(rng, (150, 144, 136), 8)
+    lay(town, block.buffer(-deep_m), GRASS if green else PAVING, court)
     storeys = int(rng.integers(2, 4 + round(2 * town.taste.density)))
-    taken: list[Polygon] = []
     for x, y, angle_deg in frontage(block, 10.4, start_m=6.0):
         inward = np.array([-np.sin(np.radians(angle_deg)), np.cos(np.radians(angle_deg))])
-        centre = np.array([x, y]) + inward * (deep_m / 2 + 0.4)
-        ring = rectangle(tuple(centre), angle_deg, 10.4, deep_m)
+        centre = spot_of(np.array([x, y]) + inward * (deep_m / 2 + 0.4))
+        ring = rectangle(centre, angle_deg, 10.4, deep_m)
         if not fits(block, taken, ring, -1.2) or rng.random() < 0.06:
             continue
-        roof_rgb, wall_rgb = colours(rng, town)
-        floors = storeys + int(rng.integers(-1, 2))
-        flat = rng.random() < 0.25
-        style = SHOPS if rng.random() < 0.3 else FLATS
-        house = Building(
-            *centre, angle_deg, 10.6, deep_m, 2.9 * max(floors, 1) + 0.6, 0.0 if flat else deep_m * 0.32,
-            FLAT if flat else GABLE, roof_rgb, wall_rgb, style,
-        )  # fmt: skip
-        town.buildings.append(house)
-        if flat:
-            clutter(rng, town, house)
-        else:
-            _annexe(rng, town, house)
+        floors = max(1, storeys + int(rng.integers(-1, 2)))
+        _terrace(rng, town, centre, angle_deg, deep_m, floors)
+    _court(rng, town, block, taken, deep_m)
+
+
+def _terrace(
+    rng: Generator, town: Town, centre: Spot, angle_deg: float, deep_m: float, floors: int
+) -> None:
+    """One house of a row."""
+    colour, flat = colours(rng, town), rng.random() < 0.25
+    roof, rise_m = (FLAT, 0.0) if flat else (GABLE, deep_m * 0.32)
+    style, eave_m = SHOPS if rng.random() < 0.3 else FLATS, 2.9 * floors + 0.6
+    house = Building(centre, angle_deg, 10.6, deep_m, eave_m, rise_m, roof, *colour, style)
+    town.buildings.append(house)
+    if flat:
+        clutter(rng, town, house)
+    else:
+        _annexe(rng, town, house)
+
+
+def _court(rng: Generator, town: Town, block: Polygon, taken: list[Polygon], deep_m: float) -> None:
+    """Small houses and trees behind a row."""
+    angle_deg = axis_deg(block)
+    for spot in scatter(rng, block.buffer(-deep_m - 9), 380):
+        if fits(block, taken, rectangle(spot_of(spot), angle_deg, 11, 7.5), 3):
+            eave_m, roof = float(rng.choice([3.1, 5.8])), int(rng.choice([GABLE, HIP]))
+            colour = colours(rng, town)
+            town.buildings.append(
+                Building(spot_of(spot), angle_deg, 11, 7.5, eave_m, 2.6, roof, *colour, HOUSE)
+            )
     for spot in scatter(rng, block.buffer(-deep_m - 3), 130):
         town.trees.append(tree(rng, town, spot, rng.uniform(1.8, 4.0)))
 
@@ -208,13 +242,13 @@ def towers(rng: Generator, town: Town, block: Polygon) -> None:
     for spot in scatter(rng, block.buffer(-9), 420):
         length_m, width_m = rng.uniform(14, 34), rng.uniform(11, 16)
         turn = angle_deg + float(rng.choice([0, 90]))
-        if not fits(block, taken, rectangle(tuple(spot), turn, length_m, width_m), 5):
+        if not fits(block, taken, rectangle(spot_of(spot), turn, length_m, width_m), 5):
             continue
         roof_rgb, wall_rgb = colours(rng, town)
         style = OFFICE if rng.random() < 0.5 else FLATS
         high_m = float(rng.uniform(10, 18) + 14 * town.taste.density * rng.random())
         block_ = Building(
-            *spot, turn, length_m, width_m, high_m, 0, FLAT, roof_rgb, wall_rgb, style
+            spot_of(spot), turn, length_m, width_m, high_m, 0, FLAT, roof_rgb, wall_rgb, style
         )
         town.buildings.append(block_)
         clutter(rng, town, block_)
@@ -226,10 +260,10 @@ def _free_ground(
 ) -> None:
     """Parking and trees between large buildings."""
     for spot in scatter(rng, block.buffer(-8), 300):
-        ring = rectangle(tuple(spot), angle_deg, 23, 16)
+        ring = rectangle(spot_of(spot), angle_deg, 23, 16)
         if rng.random() < 0.4 and fits(block, taken, ring, 1):
             parking(rng, town, spot, angle_deg, 23, 16)
-        elif fits(block, taken, rectangle(tuple(spot), 0, 3, 3), 1):
+        elif fits(block, taken, rectangle(spot_of(spot), 0, 3, 3), 1):
             town.trees.append(tree(rng, town, spot, rng.uniform(1.6, 3.8)))
 
 
@@ -238,21 +272,18 @@ def market(rng: Generator, town: Town, block: Polygon) -> None:
     lay(town, block, ASPHALT, near_rgb(rng, (104, 104, 106), 8))
     angle_deg, taken = axis_deg(block), list[Polygon]()
     for spot in scatter(rng, block.buffer(-12), 120):
-        length_m, width_m = rng.uniform(24, 46), rng.uniform(16, 28)
-        if fits(block, taken, rectangle(tuple(spot), angle_deg, length_m, width_m), 2):
-            roof_rgb, wall_rgb = colours(rng, town, 0.6)
-            shop = Building(
-                *spot, angle_deg, length_m, width_m, rng.uniform(5, 7.5), 0, FLAT, roof_rgb,
-                wall_rgb, SHOPS,
-            )  # fmt: skip
+        size = rng.uniform(24, 46), rng.uniform(16, 28)
+        if fits(block, taken, rectangle(spot_of(spot), angle_deg, *size), 2):
+            colour, high_m = colours(rng, town, 0.6), rng.uniform(5, 7.5)
+            shop = Building(spot_of(spot), angle_deg, *size, high_m, 0, FLAT, *colour, SHOPS)
             town.buildings.append(shop)
             clutter(rng, town, shop)
             break
     for spot in scatter(rng, block.buffer(-6), 60):
-        if fits(block, taken, rectangle(tuple(spot), angle_deg, 23, 16), 0.4):
+        if fits(block, taken, rectangle(spot_of(spot), angle_deg, 23, 16), 0.4):
             parking(rng, town, spot, angle_deg, 23, 16)
     for spot in scatter(rng, block.buffer(-1.5).difference(block.buffer(-4)), 60):
-        if fits(block, taken, rectangle(tuple(spot), 0, 2, 2), 0):
+        if fits(block, taken, rectangle(spot_of(spot), 0, 2, 2), 0):
             town.trees.append(tree(rng, town, spot, rng.uniform(1.2, 2.2)))
 
 
@@ -261,26 +292,20 @@ def industry(rng: Generator, town: Town, block: Polygon) -> None:
     lay(town, block, GRAVEL, near_rgb(rng, (150, 142, 128), 9))
     angle_deg, taken = axis_deg(block), list[Polygon]()
     for spot in scatter(rng, block.buffer(-10), 260):
-        length_m, width_m = rng.uniform(20, 44), rng.uniform(14, 24)
-        if not fits(block, taken, rectangle(tuple(spot), angle_deg, length_m, width_m), 4):
+        size = rng.uniform(20, 44), rng.uniform(14, 24)
+        if not fits(block, taken, rectangle(spot_of(spot), angle_deg, *size), 4):
             continue
-        roof_rgb, wall_rgb = colours(rng, town, 0.45)
-        roof, rise_m = (GABLE, width_m * 0.14) if rng.random() < 0.6 else (FLAT, 0.0)
+        roof, rise_m = (GABLE, size[1] * 0.14) if rng.random() < 0.6 else (FLAT, 0.0)
+        colour, eave_m = colours(rng, town, 0.45), rng.uniform(6, 9)
         town.buildings.append(
-            Building(
-                *spot, angle_deg, length_m, width_m, rng.uniform(6, 9), rise_m, roof, roof_rgb,
-                wall_rgb, HALL,
-            )  # fmt: skip
+            Building(spot_of(spot), angle_deg, *size, eave_m, rise_m, roof, *colour, HALL)
         )
     for spot in scatter(rng, block.buffer(-6), 240):
-        radius_m = rng.uniform(2.5, 5)
-        if fits(block, taken, rectangle(tuple(spot), 0, 2 * radius_m, 2 * radius_m), 1.5):
+        wide_m, high_m = rng.uniform(5, 10), rng.uniform(6, 14)
+        if fits(block, taken, rectangle(spot_of(spot), 0, wide_m, wide_m), 1.5):
             tone = near_rgb(rng, (206, 204, 196), 14)
             town.buildings.append(
-                Building(
-                    *spot, 0, 2 * radius_m, 2 * radius_m, rng.uniform(6, 14), 1.0, ROUND, tone,
-                    tone, BLANK,
-                )  # fmt: skip
+                Building(spot_of(spot), 0, wide_m, wide_m, high_m, 1.0, ROUND, tone, tone, BLANK)
             )
 
 
@@ -315,15 +340,17 @@ def plaza(rng: Generator, town: Town, block: Polygon) -> None:
     lay(town, block.buffer(-9), PAVING, base)
     centre, taken = np.array(block.representative_point().coords[0]), list[Polygon]()
     angle_deg = axis_deg(block)
-    if fits(block, taken, rectangle(tuple(centre), angle_deg, 26, 11), 2) and rng.random() < 0.6:
+    if fits(block, taken, rectangle(spot_of(centre), angle_deg, 26, 11), 2) and rng.random() < 0.6:
         church(rng, town, centre, angle_deg)
     else:
         lay(town, Point(*centre).buffer(4.2), PAVING, (222, 216, 206))
         lay(town, Point(*centre).buffer(3.2), WATER, (92, 150, 168))
         stone = (206, 200, 190)
-        town.buildings.append(Building(*centre, 0, 1.2, 1.2, 6, 2, SPIRE, stone, stone, BLANK))
+        town.buildings.append(
+            Building(spot_of(centre), 0, 1.2, 1.2, 6, 2, SPIRE, stone, stone, BLANK)
+        )
     for spot in scatter(rng, block.buffer(-2).difference(block.buffer(-5)), 30):
-        if fits(block, taken, rectangle(tuple(spot), 0, 2, 2), 0):
+        if fits(block, taken, rectangle(spot_of(spot), 0, 2, 2), 0):
             town.trees.append(tree(rng, town, spot, rng.uniform(1.4, 2.4)))
 
 
@@ -332,11 +359,11 @@ def church(rng: Generator, town: Town, centre: F64, angle_deg: float) -> None:
     roof_rgb, wall_rgb = colours(rng, town)
     along = np.array([np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))])
     town.buildings.append(
-        Building(*centre, angle_deg, 20, 10, 8, 5.5, GABLE, roof_rgb, wall_rgb, FLATS)
+        Building(spot_of(centre), angle_deg, 20, 10, 8, 5.5, GABLE, roof_rgb, wall_rgb, FLATS)
     )
     spot = centre - along * 11.5
     town.buildings.append(
-        Building(*spot, angle_deg, 5.5, 5.5, 17, 11, SPIRE, roof_rgb, wall_rgb, BLANK)
+        Building(spot_of(spot), angle_deg, 5.5, 5.5, 17, 11, SPIRE, roof_rgb, wall_rgb, BLANK)
     )
 
 
@@ -372,113 +399,3 @@ def pitch(rng: Generator, town: Town, block: Polygon) -> None:
             break
     for spot in scatter(rng, block.buffer(-1.5).difference(block.buffer(-6)), 60):
         town.trees.append(tree(rng, town, spot, rng.uniform(1.8, 3.4)))
-
-
-def parking(
-    rng: Generator, town: Town, spot: F64, angle_deg: float, length_m: float, width_m: float
-) -> None:
-    """A parking lot: two rows of bays along an aisle."""
-    tone = near_rgb(rng, (98, 98, 102), 7)
-    town.patches.append(Patch(rectangle(tuple(spot), angle_deg, length_m, width_m), ASPHALT, tone))
-    along = np.array([np.cos(np.radians(angle_deg)), np.sin(np.radians(angle_deg))])
-    across = np.array([-along[1], along[0]])
-    for step in np.arange(-length_m / 2 + 1.3, length_m / 2 - 1, 2.6):
-        for side in (-1, 1):
-            middle = spot + along * step + across * side * (width_m / 2 - 2.6)
-            town.bays.append(Bay(*middle, angle_deg + 90))
-            line = rectangle(tuple(middle + along * 1.3), angle_deg + 90, 4.6, 0.35)
-            town.patches.append(Patch(line, MARKING, (206, 206, 200)))
-
-
-def clutter(rng: Generator, town: Town, base: Building) -> None:
-    """Plant rooms and skylights on a flat roof."""
-    for _ in range(int(rng.integers(1, 5))):
-        angle = np.radians(base.angle_deg)
-        u = rng.uniform(-0.36, 0.36) * base.length_m
-        v = rng.uniform(-0.32, 0.32) * base.width_m
-        x = base.x_m + u * np.cos(angle) - v * np.sin(angle)
-        y = base.y_m + u * np.sin(angle) + v * np.cos(angle)
-        tone = near_rgb(rng, (170, 172, 174), 22)
-        size = rng.uniform(1.4, 4.0, 2)
-        high_m = base.eave_m + rng.uniform(0.3, 2.4)
-        town.buildings.append(
-            Building(x, y, base.angle_deg, *size, high_m, 0, FLAT, tone, tone, BLANK)
-        )
-
-
-def colours(rng: Generator, town: Town, vivid: float | None = None) -> tuple[RGB, RGB]:
-    """Roof and wall of one building: akin, not equal, so that each hints at the other."""
-    palette = ROOFS[town.taste.roofs]
-    if rng.random() < (town.taste.vivid if vivid is None else vivid):
-        roof = near_rgb(rng, VIVID[int(rng.integers(len(VIVID)))], 10)
-        share = rng.uniform(0.5, 0.75)
-    else:
-        roof = near_rgb(rng, palette[int(rng.integers(len(palette)))], 9)
-        share = rng.uniform(0.25, 0.5)
-    wall = WALLS[int(rng.integers(len(WALLS)))]
-    mixed = share * np.array(roof) * 1.15 + (1 - share) * np.array(wall)
-    return roof, near_rgb(rng, to_rgb(mixed), 5)
-
-
-def tree(rng: Generator, town: Town, spot: F64, crown_m: float) -> Tree:
-    """A tree of one of the town's species."""
-    conifer = bool(rng.random() < town.taste.conifers)
-    kinds = NEEDLES if conifer else town.taste.species
-    rgb = near_rgb(rng, kinds[int(rng.integers(len(kinds)))], 8)
-    radius_m = crown_m * (0.7 if conifer else 1.0)
-    top_m = crown_m * (3.4 if conifer else 2.2) + rng.uniform(1.0, 3.0)
-    return Tree(float(spot[0]), float(spot[1]), radius_m, min(top_m, 17.0), conifer, rgb)
-
-
-def lay(town: Town, shape: shapely.Geometry, cover: int, rgb: RGB) -> None:
-    """Cover a shape; holes are left to what is laid later."""
-    for part in shapely.get_parts(shape):
-        if part.geom_type == "Polygon" and part.area > 0.3:
-            town.patches.append(Patch(shapely.get_coordinates(part.exterior), cover, rgb))
-
-
-def frontage(
-    block: Polygon, gap_m: float, start_m: float = 0.0
-) -> Iterator[tuple[float, float, float]]:
-    """Places on a block's edge, gap_m apart, with the edge's direction; the block is on its left.
-
-    Left as seen on a map whose y runs south, i.e. inward = (-sin, cos) of the direction.
-    """
-    for part in shapely.get_parts(block):
-        edge = orient(part, 1.0).exterior  # y runs south: this is clockwise on the map
-        for along in np.arange(start_m + gap_m / 2, edge.length, gap_m):
-            before, after = edge.interpolate(along - 3), edge.interpolate(along + 3)
-            here = edge.interpolate(along)
-            yield here.x, here.y, float(
-                np.degrees(np.arctan2(after.y - before.y, after.x - before.x))
-            )
-
-
-def fits(block: Polygon, taken: list[Polygon], ring: F64, gap_m: float) -> bool:
-    """Whether a footprint lies in its block, clear of the others; if so it is taken."""
-    shape = Polygon(ring)
-    if not block.covers(shape if gap_m >= 0 else shape.buffer(-1.0)):
-        return False
-    wide = shape.buffer(gap_m)
-    if any(wide.intersects(other) for other in taken):
-        return False
-    taken.append(shape)
-    return True
-
-
-def scatter(rng: Generator, shape: shapely.Geometry, area_m2: float) -> F64:
-    """(N, 2) random points of a shape, one for each area_m2 of it."""
-    count = int(shape.area / area_m2 + rng.random())
-    if count == 0 or shape.is_empty:
-        return np.zeros((0, 2))
-    west, north, east, south = shape.bounds
-    points = rng.uniform((west, north), (east, south), (count * 8, 2))
-    return points[shapely.contains_xy(shape, points[:, 0], points[:, 1])][:count]
-
-
-def axis_deg(block: Polygon) -> float:
-    """Direction of the longer side of the tightest rectangle around a block."""
-    ring = shapely.get_coordinates(shapely.minimum_rotated_rectangle(block))
-    sides = np.diff(ring, axis=0)
-    longest = sides[int(np.argmax(np.hypot(sides[:, 0], sides[:, 1])))]
-    return float(np.degrees(np.arctan2(longest[1], longest[0])))

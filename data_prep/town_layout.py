@@ -95,7 +95,9 @@ def _line_street(rng: Generator, town: Town, street: Street) -> None:
             if trees and rng.random() < 0.9:
                 x, y = np.array([here.x, here.y]) + across * (street.width_m / 2 + 0.5)
                 top_m = crown_m * rng.uniform(2.3, 2.9) + 1.5
-                town.trees.append(Tree(x, y, crown_m, top_m, conifer, near_rgb(rng, species, 4)))
+                town.trees.append(Tree((x, y), crown_m, top_m, conifer, near_rgb(rng, species, 4)))
             if parked[(side + 1) // 2]:
-                x, y = np.array([here.x, here.y]) + across * (street.width_m / 2 - (0.1 if street.rank == 2 else 0.8))
-                town.bays.append(Bay(x, y, float(np.degrees(angle))))
+                x, y = np.array([here.x, here.y]) + across * (
+                    street.width_m / 2 - (0.1 if street.rank == 2 else 0.8)
+                )
+                town.bays.append(Bay((x, y), float(np.degrees(angle))))

@@ -12,8 +12,8 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from data_prep.compiled import compiled
-from data_prep.march import cast_shadow, hash01
 from data_prep.scene import CAR, Pixels, assemble
+from data_prep.surfaces import hash01
 from data_prep.town_paint import Model
 from data_prep.town_parts import CARS, Bay
 
@@ -68,7 +68,19 @@ def under_the_sun(model: Model, bays: list[Bay], day: Day, gsd_m: float, rng: Ge
     dry = 0.35 * math.exp(-(((day.season - 0.6) / 0.12) ** 2))  # lawns pale in late summer
     colour = np.empty_like(albedo)
     light = (x, y, z, day.sun, day.ambient)
-    _shine(colour, albedo, height, materials, lit, light, first, second, (share, dry), day.texture, gsd_m)  # fmt: skip
+    _shine(
+        colour,
+        albedo,
+        height,
+        materials,
+        lit,
+        light,
+        first,
+        second,
+        (share, dry),
+        day.texture,
+        gsd_m,
+    )
     return assemble(colour, height, model.terrain, materials, gsd_m)
 
 
@@ -76,7 +88,7 @@ def paint_car(
     albedo: U8, height: F32, cover: U8, bay: Bay, rgb: tuple[int, int, int], gsd_m: float
 ) -> None:
     """A parked car, unless something else stands there."""
-    _paint_car(albedo, height, cover, bay.x_m, bay.y_m, math.radians(bay.angle_deg), rgb, gsd_m)
+    _paint_car(albedo, height, cover, *bay.at, math.radians(bay.angle_deg), rgb, gsd_m)
 
 
 @compiled
@@ -148,3 +160,35 @@ def _shine(
                 elif kind == 1:
                     tone += dry * ((172.0, 158.0, 104.0)[band] - tone)
                 colour[i, j, band] = int(min(255.0, tone * shade))
+
+
+@compiled
+def cast_shadow(height: F32, sun_x: float, sun_y: float, rise: float, step_m: float) -> U8:
+    """(H, W) 255 where the sun reaches, 0 in shadow.
+
+    Sweeps away from the sun along the axis it is nearer to; each pixel takes over the shadow's
+    height of its neighbours towards the sun. `rise` is the sun's tangent of elevation.
+    """
+    rows, columns = height.shape
+    down = abs(sun_y) >= abs(sun_x)
+    major, minor = (sun_y, sun_x) if down else (sun_x, sun_y)
+    count, width = (rows, columns) if down else (columns, rows)
+    shift = minor / abs(major)  # pixels sideways, towards the sun, for one pixel along the axis
+    fall = rise * step_m * math.sqrt(1.0 + shift * shift)
+    lit = np.empty((rows, columns), np.uint8)
+    before = np.full(width, -1e9, np.float32)
+    after = np.empty(width, np.float32)
+    for n in range(count):
+        line = n if major < 0.0 else count - 1 - n
+        for m in range(width):
+            at = m + shift
+            a = int(math.floor(at))
+            p = at - a
+            a, b = min(max(a, 0), width - 1), min(max(a + 1, 0), width - 1)
+            shadow = before[a] * (1.0 - p) + before[b] * p - fall
+            i, j = (line, m) if down else (m, line)
+            z = height[i, j]
+            lit[i, j] = 0 if shadow > z + 0.3 else 255
+            after[m] = max(shadow, z)
+        before[:] = after
+    return lit

@@ -13,7 +13,6 @@ from PIL import Image, ImageDraw
 from shapely.geometry import LineString
 
 from data_prep.compiled import compiled
-from data_prep.march import hash01
 from data_prep.scene import (
     ASPHALT,
     BUILDING,
@@ -27,6 +26,7 @@ from data_prep.scene import (
     TRUNK,
     WATER,
 )
+from data_prep.surfaces import hash01
 from data_prep.town_parts import RGB, Building, Town, Tree
 from data_prep.town_streets import Street
 
@@ -153,13 +153,13 @@ def _stand_building(
 ) -> None:
     """One box and its roof."""
     side = len(height)
-    row, column = int(part.y_m / gsd_m), int(part.x_m / gsd_m)
+    row, column = int(part.at[1] / gsd_m), int(part.at[0] / gsd_m)
     floor_m = terrain[min(max(row, 0), side - 1), min(max(column, 0), side - 1)]
     _paint_box(
         albedo,
         height,
         materials,
-        (part.x_m, part.y_m, math.radians(part.angle_deg), part.length_m / 2, part.width_m / 2),
+        (part.at[0], part.at[1], math.radians(part.angle_deg), part.length_m / 2, part.width_m / 2),
         (float(floor_m), part.eave_m, part.rise_m),
         (part.roof, part.style, round(2 * (part.angle_deg % 90))),
         part.roof_rgb,
@@ -176,6 +176,8 @@ def _roof_m(roof: int, u: float, v: float, half_u: float, half_v: float, rise: f
         return -1.0 if far > 1.0 else rise * math.sqrt(1.0 - far)
     if abs(u) > half_u or abs(v) > half_v:
         return -1.0
+    if half_v - abs(v) < 0.7:
+        return 0.0  # a gutter, so that walls end in a straight line
     if roof == 1:  # GABLE
         return rise * (1.0 - abs(v) / half_v)
     if roof == 2:  # HIP
@@ -235,7 +237,7 @@ def _stand_tree(
         height,
         terrain,
         materials,
-        (tree.x_m, tree.y_m, tree.crown_m, tree.top_m),
+        (*tree.at, tree.crown_m, tree.top_m),
         tree.conifer,
         tree.rgb,
         number,

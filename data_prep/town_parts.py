@@ -15,20 +15,29 @@ from data_prep.town_streets import Street
 
 F64 = NDArray[np.float64]
 RGB = tuple[int, int, int]
+Spot = tuple[float, float]  # metres east, south
+
+
+def _palette(hexes: str) -> list[RGB]:
+    """Colours of a string of hex triples."""
+    return [
+        (code >> 16, code >> 8 & 255, code & 255) for code in (int(h, 16) for h in hexes.split())
+    ]
+
 
 FLAT, GABLE, HIP, ROUND, SPIRE = 0, 1, 2, 3, 4  # codes of `Building.roof`
 
-ROOFS: dict[str, list[RGB]] = {
-    "tiles": [(172, 86, 60), (152, 72, 54), (188, 110, 78), (132, 70, 56), (120, 96, 84)],
-    "slate": [(98, 102, 112), (122, 124, 128), (84, 90, 104), (140, 128, 118), (110, 84, 76)],
-    "shingle": [(124, 104, 86), (98, 84, 74), (146, 130, 112), (90, 94, 92), (134, 88, 70)],
-    "painted": [(86, 126, 120), (164, 92, 70), (104, 116, 140), (178, 158, 120), (120, 136, 92)],
+ROOFS = {
+    "tiles": _palette("ac563c 984836 bc6e4e 844638 786054"),
+    "slate": _palette("626670 7a7c80 545a68 8c8076 6e544c"),
+    "shingle": _palette("7c6856 62544a 928270 5a5e5c 865846"),
+    "painted": _palette("567e78 a45c46 68748c b29e78 78885c"),
 }
-WALLS: list[RGB] = [(232, 222, 200), (214, 196, 168), (238, 236, 230), (196, 150, 120), (206, 206, 200)]
-VIVID: list[RGB] = [(58, 110, 168), (70, 144, 104), (196, 160, 52), (168, 60, 92), (92, 80, 148), (40, 138, 150), (206, 112, 48), (226, 226, 222), (52, 54, 60)]  # fmt: skip
-LEAVES: list[RGB] = [(74, 108, 52), (58, 94, 46), (92, 120, 60), (104, 116, 50), (66, 104, 70), (112, 84, 62)]  # fmt: skip
-NEEDLES: list[RGB] = [(46, 78, 54), (38, 68, 50), (56, 84, 66)]
-CARS: list[RGB] = [(226, 226, 226), (196, 198, 202), (60, 62, 68), (32, 34, 38), (150, 36, 34), (40, 66, 120), (120, 126, 128), (176, 164, 140), (52, 92, 70), (206, 150, 40)]  # fmt: skip
+WALLS = _palette("e8dec8 d6c4a8 eeece6 c49678 cecec8")
+VIVID = _palette("3a6ea8 469068 c4a034 a83c5c 5c5094 288a96 ce7030 e2e2de 34363c")
+LEAVES = _palette("4a6c34 3a5e2e 5c783c 687432 426846 70543e")
+NEEDLES = _palette("2e4e36 264432 385442")
+CARS = _palette("e2e2e2 c4c6ca 3c3e44 202226 962422 284278 787e80 b0a48c 345c46 ce9628")
 
 
 @dataclass(frozen=True)
@@ -44,8 +53,7 @@ class Patch:
 class Building:
     """A box under a roof, or a part of a building."""
 
-    x_m: float
-    y_m: float
+    at: Spot
     angle_deg: float  # of the long axis, and of the ridge
     length_m: float
     width_m: float
@@ -59,7 +67,7 @@ class Building:
     def ring(self, grow_m: float = 0.0) -> F64:
         """(4, 2) corners, outwards by grow_m."""
         return rectangle(
-            (self.x_m, self.y_m),
+            self.at,
             self.angle_deg,
             self.length_m + 2 * grow_m,
             self.width_m + 2 * grow_m,
@@ -70,8 +78,7 @@ class Building:
 class Tree:
     """A crown over a trunk."""
 
-    x_m: float
-    y_m: float
+    at: Spot
     crown_m: float  # radius
     top_m: float
     conifer: bool
@@ -82,8 +89,7 @@ class Tree:
 class Bay:
     """A place where a car may be parked."""
 
-    x_m: float
-    y_m: float
+    at: Spot
     angle_deg: float
 
 
@@ -116,7 +122,14 @@ class Town:
     water: list[Polygon] = field(default_factory=list)
 
 
-def rectangle(centre: tuple[float, float], angle_deg: float, length_m: float, width_m: float) -> F64:
+def spot_of(point: F64) -> Spot:
+    """A point (2,) as plain numbers."""
+    return float(point[0]), float(point[1])
+
+
+def rectangle(
+    centre: tuple[float, float], angle_deg: float, length_m: float, width_m: float
+) -> F64:
     """(4, 2) corners of a turned rectangle."""
     angle = np.radians(angle_deg)
     along = np.array([np.cos(angle), np.sin(angle)]) * length_m / 2

@@ -17,7 +17,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from rasterio.transform import Affine
 
-from data_prep.develop import Claim, add_passers_by, encode, expose
+from data_prep.develop import add_passers_by, encode, expose
 from data_prep.drives import Drive, ShootingDay, Shot
 from data_prep.render import Camera, Light, perspective_optics, render_canvas
 from data_prep.scene import Scene
@@ -47,7 +47,9 @@ def shoot(
     total = sum(len(drive.shots) for drive in drives)
     done = 0
     # day by day, so that each worker dresses the town for a day only once
-    for drive_photos in _over_drives(shooting, sorted(drives, key=lambda drive: drive.day), workers):
+    for drive_photos in _over_drives(
+        shooting, sorted(drives, key=lambda drive: drive.day), workers
+    ):
         done += drive_photos
         progress(done, total)
     return total
@@ -69,6 +71,7 @@ class _Studio:
 
     def __init__(self, shooting: Shooting) -> None:
         self.shooting = shooting
+        self.canvas: F32 | None = None  # of the last photo, painted over by the next
         self._model: Model | None = None
         self._gsd_m = 0.5
         self._dressed: tuple[int, Scene, Light] | None = None
@@ -138,15 +141,12 @@ def take(studio: _Studio, drive: Drive, shot: Shot) -> bytes:
         height_px=shooting.size_px[1],
     )
     optics = perspective_optics(scene, camera)
-    canvas = render_canvas(scene, optics, camera.height_px, light)
+    canvas = render_canvas(scene, optics, camera.height_px, light, studio.canvas)
+    studio.canvas = canvas
     if shooting.nuisances:
         add_passers_by(rng, canvas, optics, shot.bearing_deg, light.ambient + 0.4 * light.sun)
     picture = expose(rng, canvas, rig.gain, day.cast, rig.blur_px, shooting.nuisances)
-    claim = Claim(
-        shot.exif_lat, shot.exif_lng, shot.exif_bearing_deg, shot.exif_error_m, rig.focal_35mm,
-        shot.taken,
-    )  # fmt: skip
-    return encode(picture, claim, rig.quality)
+    return encode(picture, shot.claim, rig.quality)
 
 
 def _light_of(day: ShootingDay, rng: Generator) -> Light:
@@ -176,7 +176,7 @@ def _clouds(rng: Generator, share: float) -> F32:
             swirl = 0.6 * np.sin(3 * height + phase)
             noise += np.sin(wave * azimuth + climb * height * 2 + phase + swirl) / wave**0.7
     noise = noise / noise.std()
-    return np.clip(0.5 * (noise + 3.2 * share - 1.2), 0, 0.92).astype(np.float32)
+    return np.asarray(np.clip(0.5 * (noise + 3.2 * share - 1.2), 0, 0.92), np.float32)
 
 
 def read_model(out: Path) -> tuple[Model, float]:

@@ -113,9 +113,7 @@ def _organic(rng: Generator, size_m: float) -> list[F64]:
     return [shapely.get_coordinates(part) for part in parts if part.intersects(near)]
 
 
-def _warp(
-    rng: Generator, size_m: float, lines: list[F64], bend_m: float, turn: bool
-) -> list[F64]:
+def _warp(rng: Generator, size_m: float, lines: list[F64], bend_m: float, turn: bool) -> list[F64]:
     """Bend all lines alike by a smooth field and turn them about the town's middle."""
     waves = rng.uniform(2 * np.pi / 520, 2 * np.pi / 260, (3, 2)) * rng.choice([-1, 1], (3, 2))
     phases = rng.uniform(0, 2 * np.pi, (3, 2))

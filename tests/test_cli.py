@@ -151,7 +151,9 @@ def test_bad_folders_towns_and_rasters(zoomloc, tmp_path):
     refused(zoomloc("tiles", "--out", tmp_path / "o"), "--raster")
     refused(zoomloc("tiles", "--raster", tmp_path / "no.tif", "--out", tmp_path / "o"), "no.tif")
     Image.new("RGB", (64, 64)).save(tmp_path / "plain.tif")
-    refused(zoomloc("tiles", "--raster", tmp_path / "plain.tif", "--out", tmp_path / "o"), "CRS")
+    refused(
+        zoomloc("tiles", "--raster", tmp_path / "plain.tif", "--out", tmp_path / "o"), "gdal_edit"
+    )
     refused(zoomloc("info", tmp_path / "plain.tif"), "plain.tif")
     assert not (tmp_path / "o").exists() or not any((tmp_path / "o").iterdir())
 

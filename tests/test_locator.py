@@ -11,7 +11,7 @@ from zoomloc.belief.search import SearchPlan, search
 from zoomloc.checkpoint import build_model, load_explained
 from zoomloc.errors import CheckpointError, PhotoError
 from zoomloc.evaluate import Pool, evaluate
-from zoomloc.locator import Locator, ZoomScorer, open_views
+from zoomloc.locator import Locator, Query, ZoomScorer, open_views
 from zoomloc.training.loop import train
 from zoomloc.world.coverage import Coverage
 from zoomloc.world.photos import read_photos
@@ -50,7 +50,7 @@ def photos(painted):
 
 
 def answers_of(locator, photos):
-    return list(locator.answers([p.path for p in photos], [p.truth for p in photos]))
+    return list(locator.answers([Query.of(p) for p in photos]))
 
 
 def test_every_answer_is_whole(run, photos):

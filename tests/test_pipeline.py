@@ -134,5 +134,5 @@ def test_the_report_and_the_answers_keep_to_their_schemas(finished):
         json.loads((schemas / "report.schema.json").read_text()),
     )
     answer = json.loads((schemas / "answer.schema.json").read_text())
-    for line in (run / "answers.jsonl").read_text().splitlines():
+    for line in (run / "answers.jsonl").read_text().strip().split("\n"):
         jsonschema.validate(json.loads(line), answer)

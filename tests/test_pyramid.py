@@ -266,6 +266,17 @@ def test_a_margin_shows_the_neighbours(noisy):
     assert np.array_equal(found[32:96, 32:96], pyramid.view(cell, PX))
 
 
+@pytest.mark.parametrize("size_px", [40, 3 * PX, 5 * PX])
+def test_views_side_by_side_have_no_seam(noisy, size_px):
+    pyramid, _ = noisy
+    first = HOME.descendants(2)[5]
+    whole = pyramid.window(16, first.x, first.y, 2, 2 * size_px).astype(int)
+    for column in (0, 1):
+        part = pyramid.window(16, first.x + column, first.y, 1, size_px)
+        same = whole[:size_px, column * size_px : (column + 1) * size_px]
+        assert np.abs(part - same).max() <= 1
+
+
 def test_half_the_size_is_smoothed_not_picked(noisy):
     pyramid, whole = noisy
     found = pyramid.view(HOME, 2 * PX).astype(float)
@@ -303,6 +314,17 @@ def test_views_cross_the_antimeridian(tmp_path):
         shown = pyramid.square(date_line, 1000, PX)
         assert (shown != FILL).any(axis=2).all()
         assert np.array_equal(shown, pyramid.square(LatLng(date_line.lat, -180.0), 1000, PX))
+
+
+def test_far_views_cross_the_antimeridian(tmp_path):
+    last = (1 << 10) - 1
+    west = [(cell, np.full((PX, PX, 3), 40, np.uint8)) for cell in Cell(6, 63, 20).descendants(4)]
+    east = [(cell, np.full((PX, PX, 3), 80, np.uint8)) for cell in Cell(6, 0, 20).descendants(4)]
+    with pyramid_of(tmp_path / "p", west + east) as pyramid:
+        assert pyramid.levels == [10] and pyramid.cells(10)[-1].x == last
+        for x in (63.5, -0.5):
+            found = pyramid.window(6, x, 20, 1, 32)
+            assert (found[2:-2, 2:14] == 40).all() and (found[2:-2, 18:-2] == 80).all()
 
 
 def levelled(tmp_path, levels) -> TilePyramid:
@@ -501,12 +523,16 @@ def test_a_pyramid_is_pickled_by_its_path(noisy):
         assert np.array_equal(copy.view(HOME, 4 * PX), whole)
 
 
-def test_a_caller_cannot_change_a_cached_tile(noisy):
+def test_a_caller_cannot_change_what_others_see(noisy):
     pyramid, _ = noisy
     cell = HOME.descendants(2)[0]
     before = pyramid.tile(cell)
     pyramid.tile(cell)[:] = 0
     assert np.array_equal(pyramid.tile(cell), before)
+    view, square = pyramid.view(HOME, PX), pyramid.square(HOME.center, 500, PX)
+    kept = view.copy()
+    view[:], square[:] = 0, 0  # writable, so that torch takes them without a copy
+    assert np.array_equal(pyramid.view(HOME, PX), kept)
 
 
 # 7. what cannot be read
@@ -530,6 +556,13 @@ def bomb_pmtiles(path):
     bomb = gzip.compress(b"\0" * (1 << 22))
     data[24:40] = len(data).to_bytes(8, "little") + len(bomb).to_bytes(8, "little")
     path.write_bytes(bytes(data) + bomb)
+
+
+def cut_off_directory(path):
+    write_pmtiles(path, [(HOME, encoded(noise(PX, 0)))], {}, "png", PX)
+    data = bytearray(path.read_bytes())
+    data[16:24] = (int.from_bytes(data[16:24], "little") - 4).to_bytes(8, "little")
+    path.write_bytes(data)
 
 
 def sqlite_without_tiles(path):
@@ -569,6 +602,7 @@ def text_tiles(path):
         (vector_pmtiles, "holds MVT tiles; PNG, JPEG or WebP"),
         (cut_off_pmtiles, r"cut off at [\d,]+ of [\d,]+ bytes"),
         (bomb_pmtiles, "damaged PMTiles file"),
+        (cut_off_directory, "packed section is cut off"),
         (sqlite_without_tiles, "damaged MBTiles file"),
         (vector_mbtiles, "vector tiles"),
         (empty_mbtiles, "no tiles in it"),

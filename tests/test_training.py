@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from zoomloc.config import AugmentConfig, Config, TrainConfig, load_config
 from zoomloc.errors import ConfigError, PhotoError
 from zoomloc.index import RegionViews
-from zoomloc.locator import Locator, open_views
+from zoomloc.locator import Locator, Query, open_views
 from zoomloc.training import loop as loop_module
 from zoomloc.training.dataset import ExampleMaker
 from zoomloc.training.loop import numbered_checkpoints, schedule, train
@@ -99,9 +99,7 @@ def test_it_learns_where_photos_are(small_config, tmp_path, painted):
     train(config, tmp_path)
     photos = read_photos(painted / "photos.parquet", "test")
     locator = Locator.load(tmp_path)
-    errors = [
-        a.error_m for a in locator.answers([p.path for p in photos], [p.truth for p in photos])
-    ]
+    errors = [a.error_m for a in locator.answers([Query.of(p) for p in photos])]
     assert np.median(errors) < 110  # a random place of this region is 156 m off on average
 
 

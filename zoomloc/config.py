@@ -89,6 +89,7 @@ class ModelConfig(Section):
     heads: int = 6
     ffn_ratio: float = 8 / 3
     dropout: float = Field(0.0, ge=0, lt=1)
+    photo_skip: bool = False  # the photo reaches the heads directly as well as by attention
     head: Literal["linear", "pointer", "both"] = "linear"
     level_embedding: bool = True
     place: bool = True  # absolute place within the trained region, dropped at random

@@ -27,7 +27,7 @@ from zoomloc.belief.metrics import (
 )
 from zoomloc.checkpoint import best_checkpoint, load_explained
 from zoomloc.errors import PhotoError, RegionError
-from zoomloc.locator import Locator
+from zoomloc.locator import Locator, Query
 from zoomloc.world.answers import Answer, write_answers
 from zoomloc.world.cells import Cell, LatLng, cell_of_quadkey
 from zoomloc.world.files import write_json
@@ -60,8 +60,8 @@ def evaluate(
         raise PhotoError("no photos to evaluate; check the split ('zoomloc split --audit')")
     started = time.monotonic()
     answers = []
-    paths, truths = [p.path for p in photos], [p.truth for p in photos]
-    for answer in locator.answers(paths, truths, hash_photos=False):
+    truths = [photo.truth for photo in photos]
+    for answer in locator.answers([Query.of(p) for p in photos], hash_photos=False):
         answers.append(answer)
         if progress is not None:
             progress(len(answers), len(photos))

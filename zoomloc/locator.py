@@ -24,7 +24,8 @@ from zoomloc.world.answers import Answer, Candidate
 from zoomloc.world.cells import Cell, LatLng, distance_m
 from zoomloc.world.coverage import Coverage
 from zoomloc.world.files import sha256_of
-from zoomloc.world.images import fit_rgb, load_rgb
+from zoomloc.world.images import load_fitted
+from zoomloc.world.photos import Photo
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
 
@@ -115,6 +116,20 @@ def log_softmax_over(logits: Tensor, present: npt.NDArray[np.bool_]) -> npt.NDAr
 
 
 @dataclass(frozen=True)
+class Query:
+    """A photo to be located: its name in the answer, its file, its truth where known."""
+
+    name: str
+    path: Path
+    truth: LatLng | None = None
+
+    @classmethod
+    def of(cls, photo: Photo) -> "Query":
+        """A photo of a photo table, under its id."""
+        return cls(photo.id, photo.path, photo.truth)
+
+
+@dataclass(frozen=True)
 class Locator:
     """Answers where photos were taken, within one region.
 
@@ -180,42 +195,26 @@ class Locator:
         return [path[-1].center for path in paths]
 
     def answers(
-        self,
-        photos: Sequence[Path],
-        truths: Sequence[LatLng | None] | None = None,
-        hash_photos: bool = True,
-        at_once: int = 128,
+        self, queries: Sequence[Query], hash_photos: bool = True, at_once: int = 128
     ) -> Iterator[Answer]:
-        """One Answer for each photo file, in order. Raises PhotoError for an unreadable one."""
-        known = truths if truths is not None else [None] * len(photos)
-        width, height = self.photo_px
-        for start in range(0, len(photos), at_once):
-            part = photos[start : start + at_once]
-            pictures = [
-                fit_rgb(load_rgb(p, max_side_px=4 * max(width, height)), width, height)
-                for p in part
-            ]
+        """One Answer for each query, in order. Raises PhotoError for an unreadable photo."""
+        for start in range(0, len(queries), at_once):
+            part = queries[start : start + at_once]
+            pictures = [load_fitted(query.path, *self.photo_px) for query in part]
             posteriors = self.posteriors(pictures)
             places = self.places(pictures, posteriors)
-            for path, posterior, place, truth in zip(
-                part, posteriors, places, known[start : start + at_once], strict=True
-            ):
-                made_by = {"photo": sha256_of(path)[:16] if hash_photos else "", **self.made_by}
-                yield self.answer(str(path), posterior, place, truth, made_by)
+            for query, posterior, place in zip(part, posteriors, places, strict=True):
+                photo = sha256_of(query.path)[:16] if hash_photos else ""
+                yield self.answer(query, posterior, place, {"photo": photo, **self.made_by})
 
     def answer(
-        self,
-        name: str,
-        posterior: Posterior,
-        place: LatLng,
-        truth: LatLng | None,
-        made_by: dict[str, str],
+        self, query: Query, posterior: Posterior, place: LatLng, made_by: dict[str, str]
     ) -> Answer:
         """What a posterior says of a place: its probability and the radii round it."""
         probability = posterior.mass_within(place, self.search.right_within_m)
         kept = posterior.merged(KEPT_CELLS)
         return Answer(
-            photo=name,
+            photo=query.name,
             lat=place.lat,
             lng=place.lng,
             probability=probability,
@@ -235,8 +234,8 @@ class Locator:
             evidence=None,
             unknown=probability < self.search.unknown_below,
             not_here=False,
-            truth=truth,
-            error_m=None if truth is None else distance_m(place, truth),
+            truth=query.truth,
+            error_m=None if query.truth is None else distance_m(place, query.truth),
             made_by=made_by,
         )
 

@@ -34,7 +34,7 @@ def run_demo(config: Config, run: Path, workers: int, screen: Screen) -> None:
 
 def _show(config: Config, run: Path, screen: Screen) -> None:
     """Recall on the other day's drives, then one photo on a map."""
-    from zoomloc.locator import Locator
+    from zoomloc.locator import Locator, Query
     from zoomloc.world.answers import read_answers
     from zoomloc.world.files import read_json
     from zoomloc.world.photos import read_photos
@@ -47,7 +47,7 @@ def _show(config: Config, run: Path, screen: Screen) -> None:
     screen.recall_table(report)
     photos = read_photos(config.data / "photos.parquet", "test")
     photo = steps.most_certain(read_answers(run / "answers.jsonl"), photos)
-    answers = list(Locator.load(run).answers([photo.path], [photo.truth]))
+    answers = list(Locator.load(run).answers([Query.of(photo)]))
     out = run / "map.html"
     steps.draw_map(answers, config.data, out)
     screen.step("locate", steps.describe(answers[0]))

@@ -179,14 +179,18 @@ def evaluate_split(
     """Locate all photos of a split and write report.json and answers.jsonl."""
     from zoomloc.evaluate import evaluate_run
     from zoomloc.locator import Locator
-    from zoomloc.world.photos import read_photos, split_protocol
+    from zoomloc.world.photos import assert_disjoint, read_photos, split_protocol
 
     locator = Locator.load(run, region, imagery)
     folder = region or config_of_run(run).data
     table = table or folder / "photos.parquet"
     search = locator.search
+    photos = read_photos(table, split)
+    made = split_protocol(table)
+    if made is None:
+        assert_disjoint(read_photos(table))  # a table of other makers must prove it
     protocol = {
-        "split": split_protocol(table) or "sequence-disjoint",
+        "split": made or "sequence-disjoint",
         "candidates": "all-cells",
         "region": locator.region.name,
         "photos": split,
@@ -196,7 +200,7 @@ def evaluate_split(
         report = evaluate_run(
             locator,
             run,
-            read_photos(table, split),
+            photos,
             chance_pool(folder, table),
             protocol,
             json_path,
@@ -222,15 +226,17 @@ def chance_pool(folder: Path, table: Path) -> Any:
 
 def locate_photos(locator: "Locator", photos: Sequence[Path]) -> list["Answer"]:
     """Answers for photo files; where a photo's EXIF has a position it is taken as the truth."""
+    from zoomloc.locator import Query
     from zoomloc.world.cells import LatLng
     from zoomloc.world.exif import read_exif
 
-    truths = []
+    queries = []
     for photo in photos:
         facts = read_exif(photo)
         known = facts.lat is not None and facts.lng is not None
-        truths.append(LatLng(facts.lat, facts.lng) if known else None)  # type: ignore[arg-type]
-    return list(locator.answers(photos, truths))
+        truth = LatLng(facts.lat, facts.lng) if known else None  # type: ignore[arg-type]
+        queries.append(Query(str(photo), photo, truth))
+    return list(locator.answers(queries))
 
 
 def draw_map(
@@ -244,8 +250,19 @@ def draw_map(
 
     region = Region.load(region_folder / "region.json")
     pyramid = TilePyramid.open(imagery or region_folder / "imagery.pmtiles")
-    photos = {a.photo: Path(a.photo) for a in answers if Path(a.photo).is_file()}
-    write_map(answers, region, pyramid, out, photos)
+    write_map(answers, region, pyramid, out, photo_files(answers, region_folder))
+
+
+def photo_files(answers: Sequence["Answer"], region_folder: Path) -> dict[str, Path]:
+    """Picture files of answers: named by a path, or by an id of the region's photo table."""
+    from zoomloc.world.photos import read_photos
+
+    files = {a.photo: Path(a.photo) for a in answers if Path(a.photo).is_file()}
+    table = region_folder / "photos.parquet"
+    if len(files) < len(answers) and table.is_file():
+        wanted = {a.photo for a in answers} - files.keys()
+        files |= {p.id: p.path for p in read_photos(table) if p.id in wanted and p.path.is_file()}
+    return files
 
 
 def config_of_run(run: Path) -> Config:
@@ -258,7 +275,7 @@ def config_of_run(run: Path) -> Config:
 def most_certain(answers: Sequence["Answer"], photos: Sequence["Photo"]) -> "Photo":
     """The photo whose answer the model itself holds most probable (truth is not looked at)."""
     best = max(answers, key=lambda a: a.probability)
-    return next(p for p in photos if str(p.path) == best.photo)
+    return next(photo for photo in photos if photo.id == best.photo)
 
 
 def describe(answer: "Answer") -> str:

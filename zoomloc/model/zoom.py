@@ -42,6 +42,7 @@ class ZoomSpec:
     heads: int = 6
     ffn_ratio: float = 8 / 3
     dropout: float = 0.0
+    photo_skip: bool = False  # the photo reaches the heads directly as well as by attention
     head: str = "linear"  # linear | pointer | both
     level_embedding: bool = True
     place: bool = True
@@ -108,6 +109,9 @@ class ZoomModel(nn.Module):
         # 3. the trunk
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.layers))
         self.norm = nn.RMSNorm(spec.width)
+        self.direct = None
+        if spec.photo_skip:
+            self.direct = nn.Linear(spec.photo_tokens * spec.width, spec.width)
         # 4. the choice
         self.root_head = nn.Linear(spec.width, ROOT_SLOTS)
         self.head = nn.Linear(spec.width, spec.branching) if spec.head != "pointer" else None
@@ -132,6 +136,8 @@ class ZoomModel(nn.Module):
         for block in self.blocks:
             sequence = block(sequence)
         at_views = self.norm(sequence)[:, first::2]  # (B, S, D)
+        if self.direct is not None:
+            at_views = at_views + self.direct(photos.flatten(1))[:, None]
         root = self.root_head(at_views[:, 0]) if steps.root else None
         skip = int(steps.root)
         return root, self._choose(at_views[:, skip:], views, steps, skip)

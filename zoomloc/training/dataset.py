@@ -19,7 +19,7 @@ from zoomloc.errors import PhotoError
 from zoomloc.index import RegionViews
 from zoomloc.training.targets import LeafTargets, inside, leaf_targets, one_hot, smoothed
 from zoomloc.world.cells import Cell
-from zoomloc.world.images import fit_rgb, load_rgb
+from zoomloc.world.images import load_fitted
 from zoomloc.world.photos import Photo
 
 Pictures = npt.NDArray[np.uint8]
@@ -59,16 +59,10 @@ class PhotoPixels:
     def _one(self, index: int) -> Pictures:
         found = self._kept.get(index)
         if found is None:
-            found = fitted(self.photos[index], self.size_px)
+            found = load_fitted(self.photos[index].path, *self.size_px)
             if (len(self._kept) + 1) * found.nbytes <= self.keep_mb * 1e6:
                 self._kept[index] = found
         return found
-
-
-def fitted(photo: Photo, size_px: tuple[int, int]) -> Pictures:
-    """(h, w, 3) picture of a photo, padded (never squashed) to width x height."""
-    width, height = size_px
-    return fit_rgb(load_rgb(photo.path, max_side_px=4 * max(size_px)), width, height)
 
 
 class ExampleMaker:

@@ -22,7 +22,7 @@ from zoomloc.checkpoint import Explained, save_checkpoint
 from zoomloc.config import Config, TrainConfig
 from zoomloc.errors import ConfigError, PhotoError
 from zoomloc.evaluate import error_report
-from zoomloc.locator import Locator, ZoomScorer, open_views
+from zoomloc.locator import Locator, Query, ZoomScorer, open_views
 from zoomloc.model.zoom import Steps, ZoomModel
 from zoomloc.training.augment import augment_photos, augment_views
 from zoomloc.training.dataset import Batch, ExampleMaker
@@ -222,11 +222,7 @@ class _Loop:
         model.load_state_dict(self.state.ema)
         scorer = ZoomScorer(model.eval(), self.maker.views, self.config.model.place)
         locator = Locator(scorer, self.config.model.photo_px, self.config.search, {})
-        answers = list(
-            locator.answers(
-                [p.path for p in self.val], [p.truth for p in self.val], hash_photos=False
-            )
-        )
+        answers = list(locator.answers([Query.of(p) for p in self.val], hash_photos=False))
         metrics = error_report(answers, [p.sequence_id for p in self.val])
         recall = float(metrics["r_at_50m"]["value"])
         self.state.log.append(

@@ -34,6 +34,7 @@ class LeafTargets:
     column: Ints
     mass: Floats
     uniform_share: float
+    leaf_total: int
 
     def draw(self, photos: Ints, rng: np.random.Generator) -> list[Cell]:
         """One terminal cell for each of the photos, drawn from its distribution."""
@@ -91,7 +92,7 @@ class LeafTargets:
     def _mixed(self, gauss: Floats, leaves: Floats) -> Floats:
         """Normalised over the choices; where t gives the parent no mass, uniform over leaves."""
         share = self.uniform_share
-        mixed = (1 - share) * gauss + max(share, 1e-9) * leaves / float(self.coverage.leaves.sum())
+        mixed = (1 - share) * gauss + max(share, 1e-9) * leaves / self.leaf_total
         return np.asarray(mixed / mixed.sum(axis=1, keepdims=True))
 
 
@@ -107,9 +108,9 @@ def leaf_targets(
     sigma = np.clip(sigma_m, 1e-3, WIDEST_M) / region.cell_size_m  # in terminal cells
     reach = int(np.ceil(REACH_SIGMAS * sigma.max())) + 1
     offset = np.arange(-reach, reach + 1, dtype=np.float64)
-    column, row = np.floor(x)[:, None] + offset, np.floor(y)[:, None] + offset
-    mass = _axis_mass(row, y, sigma)[:, :, None] * _axis_mass(column, x, sigma)[:, None, :]
-    row, column = row.astype(np.int64), column.astype(np.int64)
+    west, north = np.floor(x)[:, None] + offset, np.floor(y)[:, None] + offset
+    mass = _axis_mass(north, y, sigma)[:, :, None] * _axis_mass(west, x, sigma)[:, None, :]
+    row, column = north.astype(np.int64), west.astype(np.int64)
     mass = mass * _has_imagery(coverage, row, column)
     total = mass.sum(axis=(1, 2), keepdims=True)
     if (total <= 0).any():
@@ -117,7 +118,8 @@ def leaf_targets(
             f"{int((total <= 0).sum())} photos lie outside the imagery of region "
             f"{region.name!r}; leave them out"
         )
-    return LeafTargets(coverage, row, column, mass / total, uniform_share)
+    leaf_total = int(coverage.leaves.sum())
+    return LeafTargets(coverage, row, column, mass / total, uniform_share, leaf_total)
 
 
 def inside(coverage: Coverage, lat: Floats, lng: Floats) -> np.ndarray:

@@ -68,6 +68,12 @@ def image_size(path: Path) -> tuple[int, int]:
         return upright_size(image.size, orientation_in(tags_of(image)))
 
 
+def load_fitted(path: Path, width_px: int, height_px: int) -> Pixels:
+    """``load_rgb`` then ``fit_rgb``: (height_px, width_px, 3), padded and never squashed."""
+    loaded = load_rgb(path, max_side_px=4 * max(width_px, height_px))  # draft, then one resize
+    return fit_rgb(loaded, width_px, height_px)
+
+
 def resize_rgb(pixels: Pixels, width_px: int, height_px: int) -> Pixels:
     """(H, W, 3) -> (height_px, width_px, 3), anti-aliased; the aspect ratio is the caller's."""
     if pixels.shape[:2] == (height_px, width_px):

@@ -44,8 +44,8 @@ class TilePyramid:
         self.levels = sorted(self._keys)
         self.min_level, self.max_level = self.levels[0], self.levels[-1]
         self.tile_px = self._size_of_first_tile()
-        kept = max(16, CACHE_BYTES // (4 * self.tile_px**2))
-        self._decoded = functools.lru_cache(maxsize=kept)(self._decode)
+        kept = max(16, CACHE_BYTES // (3 * self.tile_px**2))
+        self._shown = functools.lru_cache(maxsize=kept)(self._reduced)
 
     @classmethod
     def open(cls, path: Path) -> "TilePyramid":
@@ -67,15 +67,15 @@ class TilePyramid:
 
     def close(self) -> None:
         """Let go of the file and of decoded tiles."""
-        self._decoded.cache_clear()
+        self._shown.cache_clear()
         self._store.close()
 
     # 1. tiles as stored
 
     def tile(self, cell: Cell) -> Picture | None:
         """(tile_px, tile_px, 4) RGBA of a stored tile, or None. Raises ImageryError."""
-        found = self._decoded(cell)
-        return None if found is None else found.copy()
+        data = self._store.read(cell) if self._holds(cell) else None
+        return None if data is None else decode_tile(data, self.path, cell, self.tile_px)
 
     def cells(self, level: int) -> list[Cell]:
         """The stored tiles of a level, row-major."""
@@ -108,7 +108,7 @@ class TilePyramid:
         corner = x * scale - left, y * scale - top
         box = (*corner, corner[0] + side * scale, corner[1] + side * scale)
         picture = Image.fromarray(mosaic)
-        return np.asarray(picture.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box))
+        return np.array(picture.resize((size_px, size_px), Image.Resampling.BILINEAR, box=box))
 
     def view(self, cell: Cell, size_px: int, margin: float = 0.0) -> Picture:
         """(size_px, size_px, 3) RGB of a cell with ``margin`` of its side added on each side."""
@@ -143,7 +143,7 @@ class TilePyramid:
         picture = Image.fromarray(mosaic).transform(
             size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR
         )
-        return np.asarray(picture.reduce(fine) if fine > 1 else picture)
+        return np.array(picture.reduce(fine) if fine > 1 else picture)
 
     # 3. where there is imagery
 
@@ -216,8 +216,7 @@ class TilePyramid:
             return np.zeros((side, side))
         if _is_opaque(_opened(data, self.path, cell)):
             return np.ones((side, side))  # spares the decoding
-        tile = self._decoded(cell)
-        assert tile is not None  # its bytes were just read
+        tile = decode_tile(data, self.path, cell, self.tile_px)
         part = self.tile_px // side
         alpha = tile[..., 3].reshape(side, part, side, part)
         return np.asarray(alpha.mean(axis=(1, 3)) / 255.0, np.float64)
@@ -249,7 +248,7 @@ class TilePyramid:
         columns = range(left // px, (left + span - 1) // px + 1)
         rows = range(max(0, top // px), min((1 << level) - 1, (top + span - 1) // px) + 1)
         for column, row in self._stored_in(level, columns, rows):
-            tile = self._reduced(Cell(level, column % (1 << level), row), step)
+            tile = self._shown(Cell(level, column % (1 << level), row), step)
             if tile is not None:
                 _paste(picture, tile, column * px - left, row * px - top)
         return picture
@@ -265,19 +264,11 @@ class TilePyramid:
 
     def _reduced(self, cell: Cell, step: int) -> Picture | None:
         """RGB of a tile over FILL, ``step`` pixels averaged into one."""
-        tile = self._decoded(cell)
+        tile = self.tile(cell)
         if tile is None:
             return None
-        flat = over_fill(tile)
-        return (
-            np.asarray(Image.fromarray(np.ascontiguousarray(flat)).reduce(step))
-            if step > 1
-            else flat
-        )
-
-    def _decode(self, cell: Cell) -> Picture | None:
-        data = self._store.read(cell) if self._holds(cell) else None
-        return None if data is None else decode_tile(data, self.path, cell, self.tile_px)
+        flat = np.ascontiguousarray(over_fill(tile))
+        return np.asarray(Image.fromarray(flat).reduce(step)) if step > 1 else flat
 
     def _holds(self, cell: Cell) -> bool:
         keys = self._keys.get(cell.level)
@@ -306,7 +297,7 @@ def decode_tile(data: bytes, path: Path, cell: Cell, tile_px: int) -> Picture:
     if picture.size != (tile_px, tile_px):
         raise ImageryError(f"{path}: tile {_name(cell)} is {picture.size} px, the others {tile_px}")
     try:
-        return np.asarray(picture.convert("RGBA"))
+        return np.array(picture.convert("RGBA"))
     except (OSError, SyntaxError, ValueError) as error:
         raise _damaged(path, cell, error) from error
 

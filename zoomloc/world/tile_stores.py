@@ -21,7 +21,7 @@ from zoomloc.world.cells import MAX_LEVEL, Cell, Ints
 Columns = dict[int, tuple[Ints, Ints]]  # level -> (columns, rows) of its stored tiles
 
 MAX_TILES = 1 << 26  # more entries than this in one file are a lie or need another reader
-MAX_DIRECTORY_BYTES = 1 << 30  # unpacked; a directory of MAX_TILES fits
+MAX_DIRECTORY_BYTES = 1 << 28  # unpacked; a directory of MAX_TILES fits
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 
 
