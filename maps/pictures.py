@@ -14,9 +14,10 @@ import numpy.typing as npt
 from PIL import Image
 
 from maps.layers import Ground, Square
-from zoomloc.errors import PhotoError
+from zoomloc.errors import ImageryError, PhotoError
 from zoomloc.world.cells import Cell
 from zoomloc.world.pyramid import TilePyramid
+from zoomloc.world.region import Region
 
 Rgb = npt.NDArray[np.uint8]  # (H, W, 3)
 
@@ -38,6 +39,18 @@ class Budget:
         fits = len(text) <= self.left * share
         self.left -= len(text) if fits else 0
         return fits
+
+
+def check_imagery(region: Region, pyramid: TilePyramid) -> None:
+    """Refuse imagery that holds nothing of the region: raises ImageryError."""
+    columns = np.array([root.x for root in region.roots], np.int64)
+    rows = np.array([root.y for root in region.roots], np.int64)
+    if not (pyramid.coverage(region.root_level, columns, rows) > 0).any():
+        raise ImageryError(
+            f"imagery holds nothing of region {region.name!r} (roots "
+            f"{', '.join(root.quadkey for root in region.roots)}); "
+            "take the imagery.pmtiles that lies beside its region.json"
+        )
 
 
 def base_picture(ground: Ground, pyramid: TilePyramid, budget: Budget) -> tuple[Square, str, float]:

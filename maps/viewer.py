@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from maps.assets import assets, safe_json
 from maps.layers import (
     BELIEF_DECADES,
@@ -19,8 +17,8 @@ from maps.layers import (
     keep_heaviest,
     path_cells,
 )
-from maps.pictures import Budget, add_finer_views, add_thumbnails, base_picture
-from zoomloc.errors import ImageryError, OutputError, ZoomlocError
+from maps.pictures import Budget, add_finer_views, add_thumbnails, base_picture, check_imagery
+from zoomloc.errors import OutputError, ZoomlocError
 from zoomloc.world.answers import Answer
 from zoomloc.world.files import write_text
 from zoomloc.world.pyramid import TilePyramid
@@ -49,7 +47,7 @@ def write_map(
     """
     if not answers:
         raise ZoomlocError(f"no map written to {out}: there are no answers; locate a photo first")
-    _check_imagery(region, pyramid)
+    check_imagery(region, pyramid)
     if out.is_dir():
         raise OutputError(f"cannot write {out}: it is a folder; name a file in it")
     ground = Ground(region)
@@ -76,18 +74,6 @@ def write_map(
     from maps.page import html_page  # imports Folium, which takes half a second
 
     write_text(out, html_page(data, imagery, ground.box(square)))
-
-
-def _check_imagery(region: Region, pyramid: TilePyramid) -> None:
-    """Refuse imagery that holds nothing of the region."""
-    columns = np.array([root.x for root in region.roots], np.int64)
-    rows = np.array([root.y for root in region.roots], np.int64)
-    if not (pyramid.coverage(region.root_level, columns, rows) > 0).any():
-        raise ImageryError(
-            f"imagery holds nothing of region {region.name!r} (roots "
-            f"{', '.join(root.quadkey for root in region.roots)}); "
-            "take the imagery.pmtiles that lies beside its region.json"
-        )
 
 
 def _rows(

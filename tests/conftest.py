@@ -43,7 +43,7 @@ def built_once(tmp_path_factory, name: str, build: Callable[[Path], None]) -> Pa
 
 @pytest.fixture(scope="session")
 def painted(tmp_path_factory) -> Path:
-    """A region of 300 m whose photos show the colour of the ground they stand on.
+    """A region of 300 m whose photos show the ground round the place they were taken.
 
     No town and no camera: the smallest world in which a model can learn where it is.
     Holds imagery.pmtiles, region.json and photos.parquet (train, val and test drives).
@@ -63,7 +63,7 @@ def _paint(folder: Path) -> None:
     from data_prep.tiles import build_tiles
 
     rng = np.random.default_rng(5)
-    coarse = rng.uniform(20, 235, (6, 6, 3)).astype(np.uint8)
+    coarse = rng.uniform(20, 235, (15, 15, 3)).astype(np.uint8)
     ground = np.asarray(Image.fromarray(coarse).resize((SIDE_M, SIDE_M), Image.Resampling.BICUBIC))
     profile = {
         "driver": "GTiff",
@@ -97,11 +97,12 @@ def _drive(folder: Path, ground: np.ndarray, drive: int, rng: np.random.Generato
     photos = []
     (folder / "photos" / f"d{drive}").mkdir(parents=True)
     for i in range(PHOTOS_A_DRIVE):
-        x, y = rng.uniform(10, SIDE_M - 10, 2)
+        x, y = rng.uniform(25, SIDE_M - 25, 2)
         lng, lat = to_degrees.transform(CORNER[0] + x, CORNER[1] - y)
-        colour = ground[int(y), int(x)].astype(float) + rng.normal(0, 6, (24, 48, 3))
+        around = ground[int(y) - 12 : int(y) + 12, int(x) - 24 : int(x) + 24]
+        seen = around + rng.normal(0, 6, around.shape)
         path = folder / "photos" / f"d{drive}" / f"{i:03d}.jpg"
-        Image.fromarray(colour.clip(0, 255).astype(np.uint8)).save(path, quality=92)
+        Image.fromarray(seen.clip(0, 255).astype(np.uint8)).save(path, quality=92)
         photos.append(
             Photo(
                 id=f"d{drive}/{i:03d}.jpg",

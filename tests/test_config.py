@@ -76,7 +76,7 @@ def test_the_papers_config_is_the_paper():
     """field.md 4.5 and 4.6: what the published code does."""
     config = load_config(["demo", "models/justzoomin"])
     model, train, search = config.model, config.train, config.search
-    assert model.shared_encoder and model.photo_tokens == 1 and model.pooling == "mean"
+    assert model.photo_tokens == 1 and model.pooling == "mean"
     assert not model.place and not model.level_embedding and model.head == "linear"
     assert (model.layers, model.dropout) == (6, 0.1)
     assert round(768 * model.ffn_ratio) == 512

@@ -87,7 +87,7 @@ def test_another_config_on_the_same_run_is_refused_and_changes_nothing(small_con
 
 def test_it_learns_where_photos_are(small_config, tmp_path, painted):
     """On photos of a drive it never saw, far above what a random photo's place would reach."""
-    # colour is all that these photos show, so it must not be changed at random
+    # these photos are maps, not views: to shift or magnify one is to move it
     still = {name: 0.0 for name in AugmentConfig.model_fields}
     config = with_changes(
         small_config,

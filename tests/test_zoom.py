@@ -10,15 +10,12 @@ from zoomloc.model.encoders import ENCODERS, build_encoder, child_pooling
 from zoomloc.model.zoom import Steps, Views, ZoomModel, ZoomSpec
 
 SMALL = ZoomSpec(
-    photo_px=(48, 24),
-    view_px=32,
-    photo_channels=(8, 8, 16),
-    view_channels=(8, 8, 16),
-    width=32,
-    layers=2,
-    heads=2,
-    photo_tokens=2,
-)
+    branching=16, photo_px=(48, 24), view_px=32, view_margin=0.0, photo_encoder="tiny",
+    photo_channels=(8, 8, 16), view_encoder="tiny", view_channels=(8, 8, 16),
+    shared_encoder=False, norm="batch", photo_tokens=2, pooling="grid", width=32, layers=2,
+    heads=2, ffn_ratio=2.0, dropout=0.0, head="linear", level_embedding=True, place=True,
+    place_dropout=0.5,
+)  # fmt: skip
 
 
 def spec(**changes) -> ZoomSpec:
@@ -164,7 +161,7 @@ def test_the_registry_is_the_place_to_swap_encoders(monkeypatch):
     class Plain(torch.nn.Module):
         stride, channels = 8, 3
 
-        def __init__(self, channels):
+        def __init__(self, channels, norm):
             super().__init__()
 
         def forward(self, pictures):

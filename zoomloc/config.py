@@ -69,40 +69,39 @@ class EncoderConfig(Section):
     """A picture encoder; ``name`` is a key of ``zoomloc.model.encoders.ENCODERS``."""
 
     name: str = "tiny"
-    channels: tuple[int, ...] = (24, 48, 96, 96)  # one stride-2 stage each
-    normalise: Literal["none", "picture"] = "none"
+    channels: tuple[int, ...] = (32, 64, 128)  # stages; the first three halve the picture
 
 
 class ModelConfig(Section):
     """The encoders and the zoom transformer."""
 
-    photo_px: tuple[int, int] = (96, 48)  # width, height; padded to this shape, never squashed
+    photo_px: tuple[int, int] = (64, 32)  # width, height; padded to this shape, never squashed
     view_px: int = Field(64, ge=16)
     view_margin: float = Field(0.0, ge=0, le=2)  # context around a view, share of its side
     photo_encoder: EncoderConfig = EncoderConfig()
-    view_encoder: EncoderConfig = EncoderConfig()
+    view_encoder: EncoderConfig = EncoderConfig(channels=(16, 32, 64))
     shared_encoder: bool = False
-    photo_tokens: int = Field(4, ge=1)
+    norm: Literal["batch", "group"] = "batch"  # in the tiny encoders
+    photo_tokens: int = Field(2, ge=1)
     pooling: Literal["mean", "grid"] = "grid"  # a photo's tokens: mean over it, or all of its grid
-    width: int = 192
-    layers: int = 4
-    heads: int = 6
+    width: int = 128
+    layers: int = 3
+    heads: int = 4
     ffn_ratio: float = 8 / 3
     dropout: float = Field(0.0, ge=0, lt=1)
-    photo_skip: bool = False  # the photo reaches the heads directly as well as by attention
-    head: Literal["linear", "pointer", "both"] = "linear"
+    head: Literal["linear", "pointer", "both"] = "both"
     level_embedding: bool = True
     place: bool = True  # absolute place within the trained region, dropped at random
-    place_dropout: float = Field(0.5, ge=0, le=1)
+    place_dropout: float = Field(0.2, ge=0, le=1)
 
 
 class AugmentConfig(Section):
     """Random changes to training pictures; 0 turns one off."""
 
-    photo_colour: float = Field(0.3, ge=0)
-    photo_shift: float = Field(0.1, ge=0, le=0.5)  # share of the picture's width
+    photo_colour: float = Field(0.2, ge=0)
+    photo_shift: float = Field(0.08, ge=0, le=0.5)  # share of the picture's width
     photo_scale: float = Field(0.15, ge=0, le=0.5)
-    photo_erase: float = Field(0.5, ge=0, le=1)  # chance of one grey box
+    photo_erase: float = Field(0.3, ge=0, le=1)  # chance of one grey box
     photo_noise: float = Field(0.0, ge=0)
     view_colour: float = Field(0.15, ge=0)
     view_noise: float = Field(0.0, ge=0)
@@ -115,7 +114,7 @@ class TrainConfig(Section):
     batch: int = Field(64, ge=1)
     steps: int = Field(100_000, ge=1)
     max_minutes: float | None = Field(None, gt=0)
-    lr: float = Field(1.5e-3, gt=0)
+    lr: float = Field(8e-4, gt=0)
     lr_floor: float = Field(0.02, ge=0, le=1)  # share of lr at the end of the cosine
     warmup: float = Field(0.05, ge=0, le=1)  # share of the run
     weight_decay: float = Field(0.05, ge=0)

@@ -250,6 +250,9 @@ def locate(
     region: RegionFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a photo.")] = False,
     map_path: Annotated[Path | None, typer.Option("--map", help="Also draw a map.")] = None,
+    strip: Annotated[
+        Path | None, typer.Option("--strip", help="Also draw the first answer's zooms (.png).")
+    ] = None,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Say where photos were taken."""
@@ -261,12 +264,7 @@ def locate(
 
     locator = Locator.load(run, region)
     if overrides:
-        locator = locator.with_search(
-            load_config(
-                [],
-                [*(f"search.{k}={v}" for k, v in locator.search.model_dump().items()), *overrides],
-            ).search
-        )
+        locator = locator.with_search(steps.search_with(locator.search, overrides))
     answers = steps.locate_photos(locator, found)
     for answer in answers:
         if as_json:
@@ -276,6 +274,9 @@ def locate(
     if map_path is not None:
         steps.draw_map(answers, region or steps.config_of_run(run).data, map_path)
         screen.step("map", f"-> {map_path}")
+    if strip is not None:
+        steps.draw_strip(answers[0], region or steps.config_of_run(run).data, strip)
+        screen.step("strip", f"-> {strip}")
 
 
 @app.command(name="map")

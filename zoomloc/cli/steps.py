@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoomloc.cli.screen import Screen
-from zoomloc.config import Config, PhotosConfig, SplitConfig, TilesConfig, TownConfig
+from zoomloc.config import (
+    Config,
+    PhotosConfig,
+    SearchConfig,
+    SplitConfig,
+    TilesConfig,
+    TownConfig,
+    load_config,
+    parse_config,
+)
 from zoomloc.errors import ConfigError, PhotoError
 
 if TYPE_CHECKING:
@@ -224,6 +233,16 @@ def chance_pool(folder: Path, table: Path) -> Any:
     return Pool("random training photo", tuple(train))
 
 
+def search_with(search: SearchConfig, overrides: Sequence[str]) -> SearchConfig:
+    """Search settings with ``search.key=value`` changes; a trained run's others are fixed."""
+    foreign = [o for o in overrides if not o.startswith("search.")]
+    if foreign:
+        raise ConfigError(f"--set {foreign[0]}: only search.* can be changed after training")
+    tree = Config(search=search).to_dict()
+    changed = load_config([], overrides).model_dump(mode="json", exclude_unset=True)
+    return parse_config(tree | {"search": tree["search"] | changed["search"]}, "--set").search
+
+
 def locate_photos(locator: "Locator", photos: Sequence[Path]) -> list["Answer"]:
     """Answers for photo files; where a photo's EXIF has a position it is taken as the truth."""
     from zoomloc.locator import Query
@@ -251,6 +270,19 @@ def draw_map(
     region = Region.load(region_folder / "region.json")
     pyramid = TilePyramid.open(imagery or region_folder / "imagery.pmtiles")
     write_map(answers, region, pyramid, out, photo_files(answers, region_folder))
+
+
+def draw_strip(answer: "Answer", region_folder: Path, out: Path) -> None:
+    """One picture: the photo, then what each zoom looked at and chose."""
+    with needs_extra("maps"):
+        from maps.strip import write_strip
+    from zoomloc.world.pyramid import TilePyramid
+    from zoomloc.world.region import Region
+
+    region = Region.load(region_folder / "region.json")
+    with TilePyramid.open(region_folder / "imagery.pmtiles") as pyramid:
+        photo = photo_files([answer], region_folder).get(answer.photo)
+        write_strip(answer, region, pyramid, out, photo)
 
 
 def photo_files(answers: Sequence["Answer"], region_folder: Path) -> dict[str, Path]:

@@ -24,29 +24,29 @@ PLACE_OCTAVES = 9  # finest wave: 1/512 of the region's side, a few metres in a 
 
 @dataclass(frozen=True)
 class ZoomSpec:
-    """What the network is built from; all plain numbers, so that a checkpoint can hold it."""
+    """What the network is built from, in plain numbers; defaults live in ``ModelConfig``."""
 
-    branching: int = 16
-    photo_px: tuple[int, int] = (96, 48)  # width, height
-    view_px: int = 64
-    view_margin: float = 0.0
-    photo_encoder: str = "tiny"
-    photo_channels: tuple[int, ...] = (24, 48, 96, 96)
-    view_encoder: str = "tiny"
-    view_channels: tuple[int, ...] = (24, 48, 96, 96)
-    shared_encoder: bool = False
-    photo_tokens: int = 4
-    pooling: str = "grid"
-    width: int = 192
-    layers: int = 4
-    heads: int = 6
-    ffn_ratio: float = 8 / 3
-    dropout: float = 0.0
-    photo_skip: bool = False  # the photo reaches the heads directly as well as by attention
-    head: str = "linear"  # linear | pointer | both
-    level_embedding: bool = True
-    place: bool = True
-    place_dropout: float = 0.5
+    branching: int  # K: 4, 16 or 64
+    photo_px: tuple[int, int]  # width, height
+    view_px: int
+    view_margin: float
+    photo_encoder: str
+    photo_channels: tuple[int, ...]
+    view_encoder: str
+    view_channels: tuple[int, ...]
+    shared_encoder: bool
+    norm: str  # batch | group, in the tiny encoders
+    photo_tokens: int
+    pooling: str  # mean | grid
+    width: int
+    layers: int
+    heads: int
+    ffn_ratio: float
+    dropout: float
+    head: str  # linear | pointer | both
+    level_embedding: bool
+    place: bool
+    place_dropout: float
 
 
 @dataclass(frozen=True)
@@ -82,11 +82,11 @@ class ZoomModel(nn.Module):
         self.spec = spec
         side = int(spec.branching**0.5)
         # 1. pictures to tokens
-        self.photo_encoder = build_encoder(spec.photo_encoder, spec.photo_channels)
+        self.photo_encoder = build_encoder(spec.photo_encoder, spec.photo_channels, spec.norm)
         self.view_encoder = (
             self.photo_encoder
             if spec.shared_encoder
-            else build_encoder(spec.view_encoder, spec.view_channels)
+            else build_encoder(spec.view_encoder, spec.view_channels, spec.norm)
         )
         stride = self.photo_encoder.stride
         grid = (spec.photo_px[1] // stride, spec.photo_px[0] // stride)
@@ -109,9 +109,6 @@ class ZoomModel(nn.Module):
         # 3. the trunk
         self.blocks = nn.ModuleList(Block(spec) for _ in range(spec.layers))
         self.norm = nn.RMSNorm(spec.width)
-        self.direct = None
-        if spec.photo_skip:
-            self.direct = nn.Linear(spec.photo_tokens * spec.width, spec.width)
         # 4. the choice
         self.root_head = nn.Linear(spec.width, ROOT_SLOTS)
         self.head = nn.Linear(spec.width, spec.branching) if spec.head != "pointer" else None
@@ -136,8 +133,6 @@ class ZoomModel(nn.Module):
         for block in self.blocks:
             sequence = block(sequence)
         at_views = self.norm(sequence)[:, first::2]  # (B, S, D)
-        if self.direct is not None:
-            at_views = at_views + self.direct(photos.flatten(1))[:, None]
         root = self.root_head(at_views[:, 0]) if steps.root else None
         skip = int(steps.root)
         return root, self._choose(at_views[:, skip:], views, steps, skip)
