@@ -123,7 +123,8 @@ def _panels(answer: Answer, region: Region) -> list[_Panel]:
     word = "best guess" if answer.unknown else "answer"
     off = answer.error_m
     title = word if off is None or not math.isfinite(off) else f"{word}: {_metres(off)} off"
-    note = f"level {leaf.level} · cell of {_metres(leaf.size_m)}"
+    size = f"{leaf.size_m:.1f} m" if leaf.size_m < 100 else _metres(leaf.size_m)
+    note = f"level {leaf.level} · cell of {size}"
     return [*panels, _Panel(close, list(_cells_in(close)), leaf, title, note, True)]
 
 

@@ -121,7 +121,7 @@ class TrainConfig(Section):
     clip: float = Field(1.0, gt=0)
     ema: float = Field(0.998, ge=0, lt=1)
     precision: Literal["fp32", "bf16"] = "fp32"
-    threads: int = Field(0, ge=0)  # 0: leave it to torch
+    threads: int = Field(1, ge=0)  # of torch; 0 leaves it to torch. One beats two on shared cores
     targets: Literal["soft", "hard"] = "soft"
     sigma_m: float = Field(8.0, ge=0)  # blur of the target beyond the photo's own position error
     uniform_share: float = Field(0.03, ge=0, lt=1)

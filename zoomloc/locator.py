@@ -151,6 +151,8 @@ class Locator:
         """
         path = best_checkpoint(run)
         explained = load_explained(path)
+        if explained.config.train.threads:
+            torch.set_num_threads(explained.config.train.threads)
         folder = region or explained.config.data
         views = open_views(folder, explained.config, imagery)
         _check_same_ground(explained, views.region, folder)
