@@ -54,32 +54,34 @@ def test_absent_choices_take_no_part_and_get_no_gradient():
 def test_a_path_is_the_sum_over_its_zooms_and_the_mean_over_photos():
     zooms, target = torch.randn(3, 4, 16), soft(3, 4, 16)
     each = choice_loss(zooms, target, everywhere(target))
-    total = path_loss(None, zooms, None, target, everywhere(target))
+    total = path_loss(None, zooms, None, None, target, everywhere(target))
     torch.testing.assert_close(total, each.sum() / 3)
 
 
 def test_equal_logits_cost_log_k_for_each_decision():
     target = soft(2, 3, 16)
     zooms, root = torch.zeros(2, 3, 16), torch.zeros(2, 16)
-    total = path_loss(root, zooms, soft(2, 4), target, everywhere(target))
+    roots = torch.ones(4, dtype=torch.bool)
+    total = path_loss(root, zooms, soft(2, 4), roots, target, everywhere(target))
     assert float(total) == pytest.approx(3 * math.log(16) + math.log(4), rel=1e-5)
 
 
 def test_only_the_slots_of_the_regions_roots_count_in_the_root_choice():
     target, root_target = soft(2, 3, 4), soft(2, 5)
     zooms, root = torch.randn(2, 3, 4), torch.randn(2, 16)
-    before = path_loss(root, zooms, root_target, target, everywhere(target))
+    all_roots = torch.ones(5, dtype=torch.bool)
+    before = path_loss(root, zooms, root_target, all_roots, target, everywhere(target))
     root[:, 5:] += 50
-    after = path_loss(root, zooms, root_target, target, everywhere(target))
+    after = path_loss(root, zooms, root_target, all_roots, target, everywhere(target))
     torch.testing.assert_close(after, before)
     root[:, 0] += 1
-    assert path_loss(root, zooms, root_target, target, everywhere(target)) != after
+    assert path_loss(root, zooms, root_target, all_roots, target, everywhere(target)) != after
 
 
 def test_half_precision_logits_are_summed_in_full():
     target = soft(64, 3, 16)
     zooms = 20 * torch.randn(64, 3, 16)
-    low = path_loss(None, zooms.bfloat16(), None, target, everywhere(target))
-    full = path_loss(None, zooms.bfloat16().float(), None, target, everywhere(target))
+    low = path_loss(None, zooms.bfloat16(), None, None, target, everywhere(target))
+    full = path_loss(None, zooms.bfloat16().float(), None, None, target, everywhere(target))
     assert low.dtype == torch.float32
     torch.testing.assert_close(low, full)

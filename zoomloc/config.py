@@ -18,7 +18,7 @@ from zoomloc.errors import ConfigError
 class Section(BaseModel):
     """A part of the tree: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class TownConfig(Section):
@@ -84,10 +84,10 @@ class ModelConfig(Section):
     norm: Literal["batch", "group"] = "batch"  # in the tiny encoders
     photo_tokens: int = Field(2, ge=1)
     pooling: Literal["mean", "grid"] = "grid"  # a photo's tokens: mean over it, or all of its grid
-    width: int = 128
-    layers: int = 3
-    heads: int = 4
-    ffn_ratio: float = 8 / 3
+    width: int = Field(128, ge=8)
+    layers: int = Field(3, ge=1)
+    heads: int = Field(4, ge=1)
+    ffn_ratio: float = Field(8 / 3, gt=0)
     dropout: float = Field(0.0, ge=0, lt=1)
     head: Literal["linear", "pointer", "both"] = "both"
     level_embedding: bool = True
@@ -120,7 +120,7 @@ class TrainConfig(Section):
     weight_decay: float = Field(0.05, ge=0)
     clip: float = Field(1.0, gt=0)
     ema: float = Field(0.998, ge=0, lt=1)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the processor has it
     threads: int = Field(1, ge=0)  # of torch; 0 leaves it to torch. One beats two on shared cores
     targets: Literal["soft", "hard"] = "soft"
     sigma_m: float = Field(8.0, ge=0)  # blur of the target beyond the photo's own position error

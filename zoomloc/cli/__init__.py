@@ -11,7 +11,7 @@ import typer
 
 from zoomloc import __version__
 from zoomloc.cli.screen import Screen
-from zoomloc.config import Config, TilesConfig, TownConfig, load_config
+from zoomloc.config import Config, load_config, parse_config
 from zoomloc.errors import ConfigError, ZoomlocError
 
 app = typer.Typer(
@@ -89,7 +89,7 @@ def demo(
     """Build a synthetic town, train on its photos, locate those of another day, draw a map."""
     from zoomloc.cli.demo import run_demo
 
-    changes = [*overrides, *([f"train.max_minutes={minutes}"] if minutes else [])]
+    changes = [*overrides, *([f"train.max_minutes={minutes}"] if minutes is not None else [])]
     run_demo(load_config(["demo", *(configs or [])], changes), run, workers, Screen(quiet))
 
 
@@ -106,7 +106,14 @@ def town(
     """Build a synthetic town: orthophoto, surface model, roads, photos with EXIF, truth."""
     from zoomloc.cli import steps
 
-    plan = TownConfig(seed=seed, size_m=size_m, train_photos=train_photos, test_photos=test_photos)
+    flags = {
+        "seed": seed,
+        "size_m": size_m,
+        "train_photos": train_photos,
+        "test_photos": test_photos,
+    }
+    plan = parse_config({"town": flags}, "flags").town
+    assert plan is not None
     steps.make_town(plan, out, workers, Screen(quiet))
 
 
@@ -134,9 +141,8 @@ def tiles(
         "attribution": tuple(attribution) or None,
         "licence": licence,
     }
-    plan = TilesConfig.model_validate(
-        config.tiles.model_dump() | {k: v for k, v in given.items() if v is not None}
-    )
+    tree = config.tiles.model_dump() | {k: v for k, v in given.items() if v is not None}
+    plan = parse_config({"tiles": tree}, "flags").tiles
     folder = _folder(out, configs, config)
     steps.make_tiles(
         plan,

@@ -11,6 +11,7 @@ from zoomloc.cli.screen import Screen
 from zoomloc.config import Config
 from zoomloc.errors import ConfigError
 from zoomloc.world.files import written_whole
+from zoomloc.world.photos import split_protocol
 
 
 def run_demo(config: Config, run: Path, workers: int, screen: Screen) -> None:
@@ -23,7 +24,7 @@ def run_demo(config: Config, run: Path, workers: int, screen: Screen) -> None:
     with written_whole(data / "roads.geojson") as temporary:
         shutil.copyfile(town / "roads.geojson", temporary)
     table = data / "photos.parquet"
-    if _is_newer(table, town / "town.json"):
+    if _is_newer(table, town / "town.json") and split_protocol(table) is not None:
         steps.say_split(table, screen)
     else:
         steps.read_photo_folder(config.photos, town / "photos", data, workers, screen)

@@ -4,9 +4,9 @@ Knows nothing of what the steps do. Everything for people goes to stderr under `
 that stdout stays readable by machines.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.markup import escape
@@ -20,7 +20,17 @@ from rich.progress import (
 )
 from rich.table import Table
 
-Tick = Callable[[int, int], None]
+
+class Tick(Protocol):
+    """Moves a progress bar."""
+
+    def __call__(self, done: int, total: int, note: str = "") -> None:
+        """``done`` of ``total``, and a few words beside the bar."""
+        ...
+
+
+def _still(done: int, total: int, note: str = "") -> None:
+    """No bar to move."""
 
 
 class Screen:
@@ -28,7 +38,7 @@ class Screen:
 
     def __init__(self, quiet: bool = False, to_stderr: bool = False) -> None:
         self.quiet = quiet
-        self.console = Console(stderr=to_stderr, highlight=False, soft_wrap=True)
+        self.console = Console(stderr=to_stderr, highlight=False, soft_wrap=True, emoji=False)
 
     def step(self, name: str, text: str) -> None:
         """One line that says what a step did."""
@@ -43,7 +53,7 @@ class Screen:
     def bar(self, name: str, unit: str = "") -> Iterator[Tick]:
         """A progress bar with count and time left; ``tick(done, total)`` moves it."""
         if self.quiet or not self.console.is_terminal:
-            yield lambda done, total: None
+            yield _still
             return
         columns = (
             TextColumn(f"[bold cyan]{escape(name):>9}[/] "),

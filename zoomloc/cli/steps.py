@@ -164,15 +164,16 @@ def train_run(config: Config, run: Path, screen: Screen) -> None:
         def tell(state: Progress) -> None:
             val = "" if state.val_r50 is None else f", val R@50m {state.val_r50:.1%}"
             note = f"loss {state.loss:.2f}, {state.photos_per_s:.0f} photos/s{val}"
-            tick(round(100 * state.share), 100, note)  # type: ignore[call-arg]
+            tick(round(100 * state.share), 100, note)
 
         summary = train(config, run, tell if screen.console.is_terminal else None)
+    outside = f" ({summary.outside:,} off the imagery left out)" if summary.outside else ""
     done = "was finished" if summary.skipped else "resumed" if summary.resumed else "trained"
     screen.step(
         "train",
         f"{done}: {summary.step:,} steps in {summary.seconds / 60:.1f} min, "
-        f"{summary.photos:,} photos, {summary.parameters / 1e6:.1f} M parameters, "
-        f"val R@50m {summary.val_r50:.1%} -> {run}",
+        f"{summary.photos:,} photos{outside}, {summary.parameters / 1e6:.1f} M parameters, "
+        f"best val R@50m {summary.val_r50:.1%} -> {run}",
     )
 
 

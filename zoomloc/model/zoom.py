@@ -19,7 +19,7 @@ from zoomloc.model.encoders import PhotoTokens, ViewTokens, build_encoder
 
 ROOT_SLOTS = 16
 MAX_STEPS = 16
-PLACE_OCTAVES = 9  # finest wave: 1/512 of the region's side, a few metres in a town
+PLACE_OCTAVES = 9  # periods from twice the region's side to 1/128 of it, a cell or so in a town
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,8 @@ class ZoomModel(nn.Module):
         """Logits of the root choice (B, 16), or None, and of the zooms (B, S or S-1, K).
 
         One call serves training (all steps at once) and search (the last step is read). The
-        logits of a step depend on the photo, on views up to that step and on choices before it.
+        logits of a step depend on the photo, on views up to that step and on choices before it
+        (batch norm in an encoder lets the views of a batch touch each other while training).
         """
         first = photos.shape[1]
         sequence = torch.cat([photos, self._step_tokens(views, steps)], dim=1)  # (B, T, D)
@@ -244,11 +245,19 @@ def _check(spec: ZoomSpec) -> None:
     side = int(spec.branching**0.5)
     if side * side != spec.branching or side < 2:
         raise ConfigError(f"branching {spec.branching}: must be 4, 16 or 64")
+    for name, px in (("photo_px", spec.photo_px), ("view_px", (spec.view_px,))):
+        if any(side < 16 or side % 8 for side in px):
+            raise ConfigError(f"model.{name} {px}: each side must be a multiple of 8, at least 16")
+    if min(spec.photo_channels + spec.view_channels, default=0) < 1:
+        raise ConfigError("model: the channels of an encoder must be 1 or more")
     if spec.width % spec.heads or (spec.width // spec.heads) % 2:
         raise ConfigError(
             f"model.width {spec.width}: must divide by model.heads {spec.heads} into even parts"
         )
     if spec.head not in ("linear", "pointer", "both"):
         raise ConfigError(f"model.head {spec.head!r}: linear, pointer or both")
-    if spec.shared_encoder and spec.photo_channels != spec.view_channels:
+    if spec.shared_encoder and (spec.photo_encoder, spec.photo_channels) != (
+        spec.view_encoder,
+        spec.view_channels,
+    ):
         raise ConfigError("model.shared_encoder: photo_encoder and view_encoder must be the same")

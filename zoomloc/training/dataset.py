@@ -30,7 +30,7 @@ class Batch:
     """B training examples.
 
     photos (B, 3, h, w) and views (U, 3, S, S) uint8; view, choice (B, S); place (B, S, 3);
-    root_target (B, R) or None; target and present (B, L, K).
+    root_target (B, R) and root_present (R,), or None; target and present (B, L, K).
     """
 
     photos: Tensor
@@ -39,6 +39,7 @@ class Batch:
     choice: Tensor
     place: Tensor
     root_target: Tensor | None
+    root_present: Tensor | None
     target: Tensor
     present: Tensor
 
@@ -122,6 +123,7 @@ class ExampleMaker:
             choice=torch.tensor([self.views.choices(path) for path in paths]),
             place=torch.tensor([[self.views.place(c) for c in row] for row in seen]),
             root_target=None if root is None else torch.from_numpy(root).float(),
+            root_present=torch.from_numpy(self.views.child_mask(None)),
             target=self._targets(indices, zooms),
             present=torch.from_numpy(
                 np.array([[self.views.child_mask(c) for c in row] for row in zooms])

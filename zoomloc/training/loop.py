@@ -290,9 +290,17 @@ def forward_loss(model: ZoomModel, batch: Batch, plan: TrainConfig) -> Tensor:
         dropped = torch.rand(len(place), 1, 1) < model.spec.place_dropout
         place = place.masked_fill(dropped, torch.nan)
     steps = Steps(batch.view, batch.choice, place, batch.root_target is not None)
-    with torch.autocast("cpu", torch.bfloat16, enabled=plan.precision == "bf16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(plan.precision)):
         root, zooms = model(model.encode_photos(photos), model.encode_views(views), steps)
-    return path_loss(root, zooms, batch.root_target, batch.target, batch.present)
+    return path_loss(
+        root, zooms, batch.root_target, batch.root_present, batch.target, batch.present
+    )
+
+
+def uses_bf16(precision: str) -> bool:
+    """Whether to compute in bf16: asked for, or ``auto`` on a processor with the instructions."""
+    has_it = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    return precision == "bf16" or (precision == "auto" and bool(has_it()))
 
 
 def schedule(share: float, plan: TrainConfig) -> float:

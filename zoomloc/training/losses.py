@@ -3,7 +3,6 @@
 Knows nothing of networks or pictures. Letters: B photos, L zooms, K children, R roots.
 """
 
-import torch
 from torch import Tensor
 
 
@@ -17,15 +16,21 @@ def choice_loss(logits: Tensor, target: Tensor, present: Tensor) -> Tensor:
 
 
 def path_loss(
-    root: Tensor | None, zooms: Tensor, root_target: Tensor | None, target: Tensor, present: Tensor
+    root: Tensor | None,
+    zooms: Tensor,
+    root_target: Tensor | None,
+    root_present: Tensor | None,
+    target: Tensor,
+    present: Tensor,
 ) -> Tensor:
     """Mean over photos of the sum over decisions: an unbiased estimate of the leaf's
     cross-entropy when paths are drawn from the target (DESIGN 5.4).
 
-    root (B, 16) with root_target (B, R), or both None; zooms and target (B, L, K).
+    root (B, 16) with root_target (B, R) and root_present (R,), or all three
+    None; zooms and target (B, L, K).
     """
     total = choice_loss(zooms, target, present).sum(1)  # (B,)
-    if root is not None and root_target is not None:
+    if root is not None and root_target is not None and root_present is not None:
         known = root[:, : root_target.shape[1]]
-        total = total + choice_loss(known, root_target, torch.ones_like(root_target).bool())
+        total = total + choice_loss(known, root_target, root_present.expand_as(known))
     return total.mean()

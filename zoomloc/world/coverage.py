@@ -73,10 +73,7 @@ class Coverage:
 
     def leaf_count(self, depth: int) -> Ints:
         """(rows, columns) of the grid ``depth`` zooms below the roots: leaves below each cell."""
-        rows, columns = self.region.grid_shape(depth)
-        side = self.leaves.shape[0] // rows
-        parts = self.leaves.reshape(rows, side, columns, side)
-        return np.asarray(parts.sum(axis=(1, 3)), np.int64)
+        return self._leaf_counts[depth]
 
     def children(self, cell: Cell) -> Bools:
         """(K,) which descendants a zoom from this cell may choose, in choice order."""
@@ -101,6 +98,17 @@ class Coverage:
             counts += total[below, there] - total[above, there]
             counts -= total[below, here] - total[above, here]
         return np.where(level > region.terminal_level, 0, counts)  # a part of a leaf is none
+
+    @cached_property
+    def _leaf_counts(self) -> list[Ints]:
+        """``leaf_count`` of every depth, from the roots to the leaves."""
+        counts = []
+        for depth in range(self.region.zooms + 1):
+            rows, columns = self.region.grid_shape(depth)
+            side = self.leaves.shape[0] // rows
+            parts = self.leaves.reshape(rows, side, columns, side)
+            counts.append(np.asarray(parts.sum(axis=(1, 3)), np.int64))
+        return counts
 
     @cached_property
     def _present(self) -> list[Bools]:
