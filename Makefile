@@ -36,5 +36,6 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
 	touch $@
 
+# data and runs hold hours of work: they stay
 clean:
-	rm -rf $(VENV) data runs
+	rm -rf $(VENV)

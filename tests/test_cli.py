@@ -93,7 +93,7 @@ def test_evaluate_then_map(zoomloc, run_folder, painted, tmp_path):
     assert report["protocol"]["split"] == "sequence-disjoint"
     code, _, err = zoomloc(
         "map",
-        tmp_path / "answers.jsonl",
+        tmp_path / "r.answers.jsonl",
         "--region",
         painted,
         "--out",
@@ -202,3 +202,120 @@ def test_usage_errors_exit_2_and_start_is_light(zoomloc):
         check=True,
     )
     assert heavy.stdout.strip() == "[]"
+
+
+def test_a_picture_bomb_is_refused_without_decoding_it(zoomloc, run_folder, tmp_path):
+    Image.new("1", (30_000, 30_000)).save(tmp_path / "bomb.png")
+    assert (tmp_path / "bomb.png").stat().st_size < 1_000_000
+    refused(zoomloc("locate", tmp_path / "bomb.png", "--run", run_folder), "bomb.png", "megapixels")
+
+
+def test_numbers_that_make_no_sense(zoomloc, painted, tmp_path):
+    tif = painted / "ortho.tif"
+    refused(zoomloc("tiles", "--raster", tif, "--out", tmp_path, "--terminal-cell-m", "0"), "0")
+    for override, says in (
+        ("model.view_px=60", "view_px"),
+        ("model.photo_px=[100,50]", "photo_px"),
+        ("model.heads=0", "heads"),
+        ("train.lr=.inf", "train.lr"),
+    ):
+        refused(
+            zoomloc(
+                "train",
+                "demo",
+                "--run",
+                tmp_path / "x",
+                "--set",
+                f"data={painted}",
+                "--set",
+                override,
+            ),
+            says,
+        )
+
+
+def test_only_the_search_can_be_changed_after_training(zoomloc, run_folder, painted):
+    photo = painted / "photos" / "d9" / "000.jpg"
+    code, out, _ = zoomloc("locate", photo, "--run", run_folder, "--set", "search.method=greedy")
+    assert code == 0 and "probability" in out
+    refused(zoomloc("locate", photo, "--run", run_folder, "--set", "train.lr=1"), "search")
+
+
+def test_a_split_made_again_after_training_is_refused(zoomloc, run_folder, painted, tmp_path):
+    """Test photos may then have been trained on; the table itself is not touched by this."""
+    shutil.copytree(run_folder, tmp_path / "run")
+    about = tmp_path / "run" / "checkpoint-best.json"
+    changed = json.loads(about.read_text()) | {"split_hash": "0123456789abcdef"}
+    about.write_text(json.dumps(changed))
+    refused(zoomloc("evaluate", "--run", tmp_path / "run"), "split again")
+    code, _, err = zoomloc(
+        "evaluate",
+        "--run",
+        tmp_path / "run",
+        "--photos",
+        painted / "photos.parquet",
+        "--json",
+        tmp_path / "other.json",
+    )
+    assert code == 0, err
+
+
+def test_a_full_disk_while_training_is_one_line(painted, tmp_path):
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+
+    sets = [
+        "model.photo_px=[48,24]",
+        "model.view_px=32",
+        "model.width=32",
+        "train.steps=2",
+        "train.batch=4",
+        "train.val_photos=2",
+        f"data={painted}",
+    ]
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+            "from zoomloc.cli import main; main()",
+            "train",
+            "--run",
+            str(tmp_path / "run"),
+            "demo",
+            *(w for s in sets for w in ("--set", s)),
+        ],
+        capture_output=True,
+        text=True,
+        preexec_fn=small_files,
+    )
+    assert done.returncode == 2, done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1 and "disk" in done.stderr
+
+
+def test_stopping_says_how_to_go_on(painted, tmp_path):
+    program = (
+        "import os, signal, threading; from zoomloc.cli import main\n"
+        "threading.Timer(6, os.kill, (os.getpid(), signal.SIGINT)).start(); main()"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            program,
+            "train",
+            "demo",
+            "--run",
+            str(tmp_path / "run"),
+            "--quiet",
+            "--set",
+            f"data={painted}",
+            "--set",
+            "train.max_minutes=5",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 130
+    assert "the same command goes on" in done.stderr and "Traceback" not in done.stderr

@@ -17,6 +17,7 @@ from zoomloc.world.cells import LatLng, moved
 from zoomloc.world.photos import read_photos
 
 SCHEMAS = Path(__file__).parent.parent / "zoomloc" / "world" / "schemas"
+HASH = "0123456789abcdef"
 PROTOCOL = {
     "split": "sequence-disjoint",
     "candidates": "all-cells",
@@ -99,7 +100,7 @@ def test_a_report_keeps_to_its_schema_and_counts_its_photos(locator, photos, tmp
     told: list[tuple[int, int]] = []
     pool = Pool("random training photo", tuple(p.place for p in photos))
     report, answers = evaluate(
-        locator, photos, pool, tmp_path / "run", PROTOCOL, lambda *count: told.append(count)
+        locator, photos, pool, tmp_path / "run", PROTOCOL, HASH, lambda *count: told.append(count)
     )
     jsonschema.validate(report, json.loads((SCHEMAS / "report.schema.json").read_text()))
     assert report["run"] == "run" and str(tmp_path) not in json.dumps(report)
@@ -119,7 +120,7 @@ def test_chance_is_that_of_the_pool(locator, photos, tmp_path):
     same = [dataclasses.replace(p, true_lat=truth.lat, true_lng=truth.lng) for p in photos]
     far = moved(truth, 0.0, 5000.0)
     pool = Pool("random road point", (truth, *[far] * 9))
-    report, _ = evaluate(locator, same, pool, tmp_path, PROTOCOL)
+    report, _ = evaluate(locator, same, pool, tmp_path, PROTOCOL, HASH)
     assert report["chance"]["r_at_50m"] == pytest.approx(0.1)
     assert report["chance_constant"]["r_at_50m"] == 0.0
 
@@ -130,7 +131,7 @@ def test_evaluate_run_writes_report_and_answers(locator, small_config, photos, t
     save_checkpoint(tmp_path / "checkpoint-best.safetensors", weights, about)
     pool = Pool("random training photo", tuple(p.place for p in photos))
     out = tmp_path / "report.json"
-    report = evaluate_run(locator, tmp_path, photos, pool, PROTOCOL, out)
+    report = evaluate_run(locator, tmp_path, photos, pool, PROTOCOL, HASH, out)
     assert json.loads(out.read_text()) == report
     jsonschema.validate(report, json.loads((SCHEMAS / "report.schema.json").read_text()))
     assert report["training"] == {"seconds": 3.2, "steps": 12, "photos_seen": 192}

@@ -98,9 +98,9 @@ def test_roots_and_children_without_imagery_are_no_choices(tmp_path):
 
 
 def test_a_picture_is_made_once_and_made_again_after_it_was_let_go(pair, monkeypatch):
-    monkeypatch.setattr(index, "MAX_KEPT", 2)
     west, east = pair.region.roots
     first = pair.picture(west)
+    monkeypatch.setattr(index, "KEPT_MB", 2.5 * first.nbytes / 1e6)  # room for two
     assert pair.picture(west) is first
     pair.picture(east)
     pair.picture(None)  # the third: the oldest goes

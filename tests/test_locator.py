@@ -82,7 +82,7 @@ def test_same_seed_same_report(painted, run, photos, tmp_path):
     for folder in (run, tmp_path / "again"):
         locator = Locator.load(folder)
         pool = Pool("random training photo", tuple(p.place for p in photos))
-        report, _ = evaluate(locator, photos, pool, folder, {"split": "sequence-disjoint"})
+        report, _ = evaluate(locator, photos, pool, folder, {"split": "sequence-disjoint"}, "ab")
         reports.append(
             {
                 k: report[k]
@@ -237,4 +237,4 @@ def test_the_papers_answer_is_the_greedy_cells_centre(run, photos):
 
 def test_no_photos_is_an_error(run):
     with pytest.raises(PhotoError, match="no photos"):
-        evaluate(Locator.load(run), [], Pool("x", ()), run, {})
+        evaluate(Locator.load(run), [], Pool("x", ()), run, {}, "ab")

@@ -133,13 +133,14 @@ def test_one_batch_is_overfitted(head):
 
 
 def test_views_are_tokens_of_each_view_alone():
-    model = ZoomModel(SMALL).eval()
+    model = ZoomModel(spec(head="both")).eval()
     views = torch.rand(4, 3, 32, 32)
     with torch.no_grad():
         all_of_them, one = model.encode_views(views), model.encode_views(views[2:3])
     assert isinstance(one, Views)
     torch.testing.assert_close(all_of_them.pooled[2], one.pooled[0])
     torch.testing.assert_close(all_of_them.children[2], one.children[0])
+    assert ZoomModel(spec(head="linear")).encode_views(views).children is None
 
 
 @pytest.mark.parametrize(

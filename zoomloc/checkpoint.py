@@ -60,7 +60,7 @@ def build_model(config: Config, region: Region) -> ZoomModel:
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], explained: Explained) -> None:
     """Write ``path`` (.safetensors) and the JSON of the same name, each atomically.
 
-    The JSON goes last: a checkpoint counts from the moment that both are there.
+    The JSON goes last: a new checkpoint counts from the moment that both are there.
     """
     with written_whole(path) as temporary:
         # a shared encoder has two names for one tensor; bytes go through our own file, so that
@@ -117,7 +117,8 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
             f"{path}: no such checkpoint; train with 'zoomloc train' or give another --run"
         )
     try:
-        return load_file(path)
+        # copies: load_file maps the file, and a file that shrinks under a map ends the process
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: damaged ({error}); use another checkpoint or train again"

@@ -31,7 +31,7 @@ from zoomloc.locator import Locator, Query
 from zoomloc.world.answers import Answer, write_answers
 from zoomloc.world.cells import Cell, LatLng, cell_of_quadkey
 from zoomloc.world.files import write_json
-from zoomloc.world.photos import Photo, split_hash
+from zoomloc.world.photos import Photo
 
 SCHEMA = "zoomloc/report/1"
 
@@ -50,9 +50,12 @@ def evaluate(
     pool: Pool,
     run: Path,
     protocol: dict[str, str],
+    table_hash: str,
     progress: Callable[[int, int], None] | None = None,
 ) -> tuple[dict[str, Any], list[Answer]]:
     """Locate each photo and score the answers: (report, answers).
+
+    ``table_hash`` is the split hash of the whole photo table, for comparison with training's.
 
     Raises PhotoError where there are no photos.
     """
@@ -79,7 +82,7 @@ def evaluate(
         "seconds": round(time.monotonic() - started, 2),
         "peak_rss_mb": round(peak_rss_mb(), 1),
         "machine": machine(),
-        "split_hash": split_hash(photos),
+        "split_hash": table_hash,
     }, answers
 
 
@@ -89,18 +92,21 @@ def evaluate_run(
     photos: Sequence[Photo],
     pool: Pool,
     protocol: dict[str, str],
+    table_hash: str,
     json_path: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Any]:
     """``evaluate``, with report.json and answers.jsonl written beside it."""
-    report, answers = evaluate(locator, photos, pool, run, protocol, progress)
+    report, answers = evaluate(locator, photos, pool, run, protocol, table_hash, progress)
     explained = load_explained(best_checkpoint(run))
     report["training"] = {
         "seconds": round(explained.seconds, 1),
         "steps": explained.step,
         "photos_seen": explained.photos_seen,
     }
-    write_answers(answers, json_path.parent / "answers.jsonl")
+    own = json_path.name == "report.json"  # any other report keeps its answers to itself
+    name = "answers.jsonl" if own else f"{json_path.stem}.answers.jsonl"
+    write_answers(answers, json_path.parent / name)
     write_json(json_path, report)
     return report
 
@@ -119,7 +125,8 @@ def error_report(answers: Sequence[Answer], groups: Sequence[str]) -> dict[str, 
 
 
 def accuracy_by_zoom(locator: Locator, answers: Sequence[Answer]) -> list[float]:
-    """Share of answers whose path holds the truth after the root choice and each zoom."""
+    """Share of answers whose path still holds the truth after each zoom; a wrong root
+    choice shows in all of them."""
     truths: list[tuple[Cell, ...]] = []
     kept: list[tuple[Cell, ...]] = []
     for answer in answers:

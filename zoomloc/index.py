@@ -16,7 +16,7 @@ from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
 
 Pictures = npt.NDArray[np.uint8]
-MAX_KEPT = 20_000  # views of 64 px: about 250 MB
+KEPT_MB = 500
 
 
 @dataclass
@@ -40,7 +40,7 @@ class RegionViews:
         found = self._kept.get(cell)
         if found is None:
             found = self._render(cell)
-            if len(self._kept) >= MAX_KEPT:
+            if (len(self._kept) + 1) * found.nbytes > KEPT_MB * 1e6:
                 self._kept.pop(next(iter(self._kept)))
             self._kept[cell] = found
         return found

@@ -17,7 +17,7 @@ from zoomloc.belief.posterior import Posterior
 from zoomloc.belief.search import SearchPlan, greedy_paths, search
 from zoomloc.checkpoint import Explained, best_checkpoint, load_explained, load_model
 from zoomloc.config import Config, SearchConfig
-from zoomloc.errors import CheckpointError
+from zoomloc.errors import CheckpointError, RegionError
 from zoomloc.index import RegionViews
 from zoomloc.model.zoom import Steps, Views, ZoomModel
 from zoomloc.world.answers import Answer, Candidate
@@ -30,6 +30,7 @@ from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
 
 Pictures = npt.NDArray[np.uint8]
+Tokens = tuple[Tensor, Tensor | None]  # of one view: pooled, and its children where read
 ENCODE_AT_ONCE = 128
 DISC_M = 25.0  # the answer is the Bayes point for "within 25 m" (DESIGN 5.5)
 KEPT_CELLS = 64  # cells of the posterior that an answer keeps
@@ -42,7 +43,9 @@ class ZoomScorer:
     model: ZoomModel
     views: RegionViews
     use_place: bool = True
-    _tokens: dict[Cell | None, tuple[Tensor, Tensor]] = field(default_factory=dict, repr=False)
+    _tokens: dict[Cell | None, tuple[Tensor, Tensor | None]] = field(
+        default_factory=dict, repr=False
+    )
 
     @torch.inference_mode()
     def start(self, photos: Sequence[Pictures]) -> Tensor:
@@ -89,9 +92,11 @@ class ZoomScorer:
             pictures = torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255.0
             encoded = self.model.encode_views(pictures)
             for i, cell in enumerate(part):
-                self._tokens[cell] = (encoded.pooled[i], encoded.children[i])
+                below = None if encoded.children is None else encoded.children[i]
+                self._tokens[cell] = (encoded.pooled[i], below)
         rows = [self._tokens[cell] for cell in cells]
-        return Views(torch.stack([r[0] for r in rows]), torch.stack([r[1] for r in rows]))
+        children = [r[1] for r in rows if r[1] is not None]
+        return Views(torch.stack([r[0] for r in rows]), torch.stack(children) if children else None)
 
     def _steps(
         self,
@@ -244,6 +249,11 @@ class Locator:
 
 def open_views(folder: Path, config: Config, imagery: Path | None = None) -> RegionViews:
     """The views of a region folder (region.json, imagery.pmtiles)."""
+    if not (folder / "region.json").is_file():
+        raise RegionError(
+            f"region folder {folder}: holds no region.json; make it with 'zoomloc tiles', or name "
+            "it with --region (paths of a config count from the folder of the command)"
+        )
     region = Region.load(folder / "region.json")
     pyramid = TilePyramid.open(imagery or folder / "imagery.pmtiles")
     return RegionViews(

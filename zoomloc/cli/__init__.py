@@ -3,6 +3,7 @@
 Knows nothing of how a step works. Errors that a user can mend become one line and exit 2.
 """
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -44,17 +45,23 @@ RegionFolder = Annotated[
 ]
 
 
+class _Stopped(BaseException):
+    """Ctrl-C; not a KeyboardInterrupt, which typer would end without a word."""
+
+
+def _stop(number: int, frame: object) -> None:
+    raise _Stopped
+
+
 def main() -> None:
     """Run the command; errors that a user can mend are one line on stderr and exit code 2."""
+    signal.signal(signal.SIGINT, _stop)
     try:
         app()
     except ZoomlocError as error:
         _fail(str(error), 2)
-    except KeyboardInterrupt:
+    except _Stopped:
         _fail("stopped; the same command goes on from here", 130)
-    except BrokenPipeError:
-        sys.stderr.close()
-        raise SystemExit(141) from None
 
 
 def _fail(line: str, code: int) -> None:

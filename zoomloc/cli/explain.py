@@ -87,6 +87,8 @@ def _answers(path: Path) -> list[str]:
     from zoomloc.world.answers import read_answers
 
     answers = read_answers(path)
+    if not answers:
+        raise ConfigError(f"{path}: holds no answer")
     return [
         f"{len(answers)} answers, {sum(a.unknown for a in answers)} of them unknown",
         f"  mean probability {sum(a.probability for a in answers) / len(answers):.2f}",
@@ -130,7 +132,7 @@ def _photo(path: Path) -> list[str]:
 def _json(path: Path) -> list[str]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as JSON ({error})") from error
     schema = str(data.get("schema", "")) if isinstance(data, dict) else ""
     if schema.startswith("zoomloc/region"):
@@ -144,7 +146,9 @@ def _json(path: Path) -> list[str]:
             f"licence: {region.licence or 'not stated'}",
         ]
     if schema.startswith("zoomloc/report"):
-        found = data["metrics"]["r_at_50m"]
+        found = data.get("metrics", {}).get("r_at_50m")
+        if not found:
+            raise ConfigError(f"{path}: a report without r_at_50m; evaluate again")
         return [
             f"report of {data['run']}: {data['n']} photos, R@50m {found['value']:.1%} "
             f"({found['lo']:.1%} – {found['hi']:.1%})"

@@ -25,6 +25,7 @@ from zoomloc.config import (
 from zoomloc.errors import ConfigError, PhotoError
 
 if TYPE_CHECKING:
+    from zoomloc.checkpoint import Explained
     from zoomloc.locator import Locator
     from zoomloc.world.answers import Answer
     from zoomloc.world.photos import Photo
@@ -189,16 +190,23 @@ def evaluate_split(
     """Locate all photos of a split and write report.json and answers.jsonl."""
     from zoomloc.evaluate import evaluate_run
     from zoomloc.locator import Locator
-    from zoomloc.world.photos import assert_disjoint, read_photos, split_protocol
+    from zoomloc.world.photos import assert_disjoint, read_photos, split_hash, split_protocol
 
     locator = Locator.load(run, region, imagery)
     folder = region or config_of_run(run).data
+    own_table = table is None and region is None
     table = table or folder / "photos.parquet"
     search = locator.search
-    photos = read_photos(table, split)
+    photos, everything = read_photos(table, split), read_photos(table)
+    table_hash = split_hash(everything)
+    if own_table and table_hash != explained_of_run(run).split_hash:
+        raise PhotoError(
+            f"{table}: was split again after {run} was trained, so test photos may be training "
+            "photos; train again, or name another table with --photos"
+        )
     made = split_protocol(table)
     if made is None:
-        assert_disjoint(read_photos(table))  # a table of other makers must prove it
+        assert_disjoint(everything)  # a table of other makers must prove it
     protocol = {
         "split": made or "sequence-disjoint",
         "candidates": "all-cells",
@@ -213,6 +221,7 @@ def evaluate_split(
             photos,
             chance_pool(folder, table),
             protocol,
+            table_hash,
             json_path,
             tick,
         )
@@ -259,18 +268,16 @@ def locate_photos(locator: "Locator", photos: Sequence[Path]) -> list["Answer"]:
     return list(locator.answers(queries))
 
 
-def draw_map(
-    answers: Sequence["Answer"], region_folder: Path, out: Path, imagery: Path | None = None
-) -> None:
+def draw_map(answers: Sequence["Answer"], region_folder: Path, out: Path) -> None:
     """One HTML that shows answers on the region's imagery."""
-    with needs_extra("maps"):
-        from maps.viewer import write_map
     from zoomloc.world.pyramid import TilePyramid
     from zoomloc.world.region import Region
 
     region = Region.load(region_folder / "region.json")
-    pyramid = TilePyramid.open(imagery or region_folder / "imagery.pmtiles")
-    write_map(answers, region, pyramid, out, photo_files(answers, region_folder))
+    with needs_extra("maps"), TilePyramid.open(region_folder / "imagery.pmtiles") as pyramid:
+        from maps.viewer import write_map
+
+        write_map(answers, region, pyramid, out, photo_files(answers, region_folder))
 
 
 def draw_strip(answer: "Answer", region_folder: Path, out: Path) -> None:
@@ -298,17 +305,25 @@ def photo_files(answers: Sequence["Answer"], region_folder: Path) -> dict[str, P
     return files
 
 
-def config_of_run(run: Path) -> Config:
-    """The config that a run was trained with."""
+def explained_of_run(run: Path) -> "Explained":
+    """What stands beside the weights that a run answers with."""
     from zoomloc.checkpoint import best_checkpoint, load_explained
 
-    return load_explained(best_checkpoint(run)).config
+    return load_explained(best_checkpoint(run))
+
+
+def config_of_run(run: Path) -> Config:
+    """The config that a run was trained with."""
+    return explained_of_run(run).config
 
 
 def most_certain(answers: Sequence["Answer"], photos: Sequence["Photo"]) -> "Photo":
     """The photo whose answer the model itself holds most probable (truth is not looked at)."""
     best = max(answers, key=lambda a: a.probability)
-    return next(photo for photo in photos if photo.id == best.photo)
+    found = next((photo for photo in photos if photo.id == best.photo), None)
+    if found is None:
+        raise PhotoError(f"photo {best.photo}: answered, but not in the test split; evaluate again")
+    return found
 
 
 def describe(answer: "Answer") -> str:

@@ -111,7 +111,14 @@ class ViewTokens(nn.Module):
     pool: Tensor
 
     def __init__(
-        self, channels: int, grid: int, side: int, margin: float, width: int, pooling: str
+        self,
+        channels: int,
+        grid: int,
+        side: int,
+        margin: float,
+        width: int,
+        pooling: str,
+        pointed: bool,
     ) -> None:
         super().__init__()
         self.pooling = pooling
@@ -119,15 +126,17 @@ class ViewTokens(nn.Module):
         self.squeeze = nn.Conv2d(channels, squeezed, 1) if pooling == "grid" else nn.Identity()
         inputs = squeezed * grid * grid if pooling == "grid" else channels
         self.whole = nn.Linear(inputs, width)
-        self.child = nn.Linear(channels, width)
+        self.child = nn.Linear(channels, width) if pointed else None
         self.register_buffer("pool", child_pooling(grid, side, margin), persistent=False)
 
-    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        """(U, C, g, g) -> (U, D) and (U, K, D)."""
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(U, C, g, g) -> (U, D) and, where a head points at children, (U, K, D)."""
         if self.pooling == "mean":
             flat = features.mean(dim=(2, 3))
         else:
             flat = self.squeeze(features).flatten(1)
+        if self.child is None:
+            return self.whole(flat), None
         pooled = torch.einsum("kp,ucp->ukc", self.pool.to(features.dtype), features.flatten(2))
         return self.whole(flat), self.child(pooled)
 

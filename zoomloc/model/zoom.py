@@ -51,10 +51,10 @@ class ZoomSpec:
 
 @dataclass(frozen=True)
 class Views:
-    """Tokens of U distinct views: pooled (U, D) and of their children (U, K, D)."""
+    """Tokens of U distinct views: pooled (U, D), of children (U, K, D) where a head reads them."""
 
     pooled: Tensor
-    children: Tensor
+    children: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,7 @@ class ZoomModel(nn.Module):
             spec.view_margin,
             spec.width,
             spec.pooling,
+            pointed=spec.head != "linear",
         )
         # 2. what is added to them
         self.choices = nn.Embedding(spec.branching, spec.width)
@@ -131,6 +132,7 @@ class ZoomModel(nn.Module):
         """
         first = photos.shape[1]
         sequence = torch.cat([photos, self._step_tokens(views, steps)], dim=1)  # (B, T, D)
+        sequence = sequence.float()  # the residual stream stays whole under autocast
         for block in self.blocks:
             sequence = block(sequence)
         at_views = self.norm(sequence)[:, first::2]  # (B, S, D)
@@ -160,7 +162,7 @@ class ZoomModel(nn.Module):
         logits = hidden.new_zeros(*hidden.shape[:2], self.spec.branching)
         if self.head is not None:
             logits = logits + self.head(hidden)
-        if self.query is not None:
+        if self.query is not None and views.children is not None:
             keys = views.children[steps.view[:, skip:]]  # (B, L, K, D)
             if self.place is not None and steps.place is not None:
                 keys = keys + self.place(*_child_centers(steps.place[:, skip:], keys.shape[2]))

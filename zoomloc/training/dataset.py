@@ -90,11 +90,9 @@ class ExampleMaker:
         self.pixels = PhotoPixels(self.photos, photo_px)
         hard = train.targets == "hard"
         error = np.array([p.position_error_m for p in self.photos])
-        sigma = np.zeros_like(error) if hard else np.hypot(error, train.sigma_m)
-        share = 0.0 if hard else train.uniform_share
-        self.targets: LeafTargets = leaf_targets(
-            views.coverage, lat[within], lng[within], sigma, share
-        )
+        self._lat, self._lng = lat[within], lng[within]
+        self._sigma_m = np.zeros_like(error) if hard else np.hypot(error, train.sigma_m)
+        self._uniform_share = 0.0 if hard else train.uniform_share
 
     def indices(self, step: int) -> npt.NDArray[np.int64]:
         """Photos of a step: each epoch is its own permutation; no state is kept."""
@@ -104,18 +102,33 @@ class ExampleMaker:
         order = np.random.default_rng([self.train.seed, 1, epoch]).permutation(count)
         return np.asarray(order[position * size : (position + 1) * size])
 
-    def paths(self, step: int, indices: npt.NDArray[np.int64]) -> list[tuple[Cell, ...]]:
+    def targets(self, indices: npt.NDArray[np.int64]) -> LeafTargets:
+        """Leaf distributions of the photos of a batch, in its order."""
+        return leaf_targets(
+            self.views.coverage,
+            self._lat[indices],
+            self._lng[indices],
+            self._sigma_m[indices],
+            self._uniform_share,
+        )
+
+    def paths(self, step: int, targets: LeafTargets) -> list[tuple[Cell, ...]]:
         """A path for each photo, drawn from its leaf distribution."""
         rng = np.random.default_rng([self.train.seed, 2, step])
-        return [self.views.region.path_to(leaf) for leaf in self.targets.draw(indices, rng)]
+        return [self.views.region.path_to(leaf) for leaf in targets.draw(rng)]
 
-    def batch(self, indices: npt.NDArray[np.int64], paths: Sequence[tuple[Cell, ...]]) -> Batch:
+    def batch(
+        self,
+        indices: npt.NDArray[np.int64],
+        targets: LeafTargets,
+        paths: Sequence[tuple[Cell, ...]],
+    ) -> Batch:
         """Tensors of the photos, each with the views along its path."""
         seen = [self._seen(path) for path in paths]
         order = {cell: i for i, cell in enumerate(dict.fromkeys(c for row in seen for c in row))}
         pictures = np.stack([self.views.picture(cell) for cell in order])
         zooms = [path[:-1] for path in paths]
-        root = self.targets.at_roots(indices) if self.views.has_root_choice else None
+        root = targets.at_roots() if self.views.has_root_choice else None
         return Batch(
             photos=channels_first(self.pixels.get(indices)),
             views=channels_first(pictures),
@@ -124,7 +137,7 @@ class ExampleMaker:
             place=torch.tensor([[self.views.place(c) for c in row] for row in seen]),
             root_target=None if root is None else torch.from_numpy(root).float(),
             root_present=torch.from_numpy(self.views.child_mask(None)),
-            target=self._targets(indices, zooms),
+            target=self._targets(targets, zooms),
             present=torch.from_numpy(
                 np.array([[self.views.child_mask(c) for c in row] for row in zooms])
             ),
@@ -135,11 +148,11 @@ class ExampleMaker:
         views: list[Cell | None] = [None] if self.views.has_root_choice else []
         return [*views, *path[:-1]]
 
-    def _targets(self, indices: npt.NDArray[np.int64], zooms: Sequence[Sequence[Cell]]) -> Tensor:
+    def _targets(self, targets: LeafTargets, zooms: Sequence[Sequence[Cell]]) -> Tensor:
         """(B, L, K) target of each zoom."""
         rows = []
-        for photo, cells in zip(indices, zooms, strict=True):
-            row = [self.targets.at_children(int(photo), cell) for cell in cells]
+        for photo, cells in enumerate(zooms):
+            row = [targets.at_children(photo, cell) for cell in cells]
             if self.train.targets == "hard":
                 row = [one_hot(int(t.argmax()), t.size) for t in row]
             if self.train.label_smoothing:

@@ -73,11 +73,14 @@ def train(
         torch.set_num_threads(config.train.threads)
     views = open_views(config.data, config)
     table = read_photos(config.data / "photos.parquet")
-    makers = ExampleMaker(_of_split(table, "train"), views, config.train, config.model.photo_px)
+    maker = ExampleMaker(_of_split(table, "train"), views, config.train, config.model.photo_px)
     val = _every_few(_of_split(table, "val"), config.train.val_photos)
     state = fresh_state(config, views.region)
-    resumed = resume(run, config, state)
-    loop = _Loop(config, run, makers, val, state, split_hash(table), progress)
+    split = split_hash(table)
+    resumed = resume(run, config, state, views.pyramid.imagery_hash(), split)
+    queries = [Query(p.id, p.path, p.place) for p in val]  # true_ columns are for benchmarks only
+    drives = [p.sequence_id for p in val]
+    loop = _Loop(config, run, maker, queries, drives, state, split, progress)
     if not state.finished:
         write_text(run / "config.yaml", config.to_yaml())
         loop.run_to_end()
@@ -85,8 +88,8 @@ def train(
         run,
         state.step,
         state.seconds,
-        len(makers.photos),
-        makers.outside,
+        len(maker.photos),
+        maker.outside,
         sum(p.numel() for p in state.model.parameters()),
         state.best,
         resumed,
@@ -101,7 +104,8 @@ class _Loop:
     config: Config
     run: Path
     maker: ExampleMaker
-    val: list[Photo]
+    val: list[Query]
+    val_drives: list[str]
     state: TrainState
     split: str
     progress: Callable[[Progress], None] | None
@@ -132,6 +136,7 @@ class _Loop:
         self.state.seconds = before + time.monotonic() - started
         self.state.finished = True
         self._validate()
+        self._helper.shutdown()
 
     def _share(self) -> float:
         """How much of the budget is spent, 0..1."""
@@ -158,15 +163,15 @@ class _Loop:
         loss = forward_loss(model, batch, plan)
         self.state.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip)
-        self.state.optimizer.step()
-        self._average(plan.ema)
+        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip))
         value = float(loss.detach())
-        if not math.isfinite(value):
+        if not math.isfinite(value + norm):  # before it gets into the weights
             raise ConfigError(
-                f"run {self.run}: the loss became {value} at step "
+                f"run {self.run}: loss {value}, gradient {norm} at step "
                 f"{self.state.step}; lower train.lr ({plan.lr})"
             )
+        self.state.optimizer.step()
+        self._average(plan.ema)
         return value
 
     def _prepare_next(self) -> None:
@@ -180,14 +185,15 @@ class _Loop:
     def _batch(self) -> Batch:
         step = self.state.step
         indices = self.maker.indices(step)
-        paths = self.maker.paths(step, indices)
+        targets = self.maker.targets(indices)
+        paths = self.maker.paths(step, targets)
         share = self.config.train.rollout_share
         if share:
             rng = np.random.default_rng([self.config.train.seed, 3, step])
             own = np.flatnonzero(rng.random(len(indices)) < share)
             for i, path in zip(own, self._rollout(indices[own], rng), strict=True):
                 paths[i] = path
-        return self.maker.batch(indices, paths)
+        return self.maker.batch(indices, targets, paths)
 
     def _rollout(self, indices: np.ndarray, rng: np.random.Generator) -> list[tuple[Cell, ...]]:
         """Paths drawn from the model itself: cells that it will meet in search."""
@@ -222,8 +228,8 @@ class _Loop:
         model.load_state_dict(self.state.ema)
         scorer = ZoomScorer(model.eval(), self.maker.views, self.config.model.place)
         locator = Locator(scorer, self.config.model.photo_px, self.config.search, {})
-        answers = list(locator.answers([Query.of(p) for p in self.val], hash_photos=False))
-        metrics = error_report(answers, [p.sequence_id for p in self.val])
+        answers = list(locator.answers(self.val, hash_photos=False))
+        metrics = error_report(answers, self.val_drives)
         recall = float(metrics["r_at_50m"]["value"])
         self.state.log.append(
             {"step": self.state.step, "seconds": round(self.state.seconds, 1), "val": metrics}
@@ -319,8 +325,8 @@ def _of_split(table: list[Photo], split: str) -> list[Photo]:
 
 
 def _every_few(photos: list[Photo], count: int) -> list[Photo]:
-    """About ``count`` of the photos, spread evenly over all drives."""
-    return photos[:: max(1, len(photos) // count)]
+    """At most ``count`` of the photos, spread evenly over all drives."""
+    return photos[:: max(1, math.ceil(len(photos) / count))]
 
 
 def _drawn(log_prob: np.ndarray, rng: np.random.Generator) -> int:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoomloc.checkpoint import build_model, load_explained, load_tensors
+from zoomloc.checkpoint import Explained, build_model, load_explained, load_tensors
 from zoomloc.config import Config
 from zoomloc.errors import CheckpointError, ConfigError
 from zoomloc.model.zoom import ZoomModel
@@ -73,30 +73,44 @@ def fresh_state(config: Config, region: Region) -> TrainState:
     return TrainState(model, optimizer, ema)
 
 
-def resume(run: Path, config: Config, state: TrainState) -> bool:
-    """Take up the newest whole state of a run, if there is one."""
-    saved = numbered_checkpoints(run)
-    if not saved:
-        return False
-    explained = load_explained(saved[-1])
-    if explained.config.model_dump() != config.model_dump():
-        raise ConfigError(
-            f"run {run}: was started with another config; give another --run, or "
-            f"remove {run} to start again"
-        )
-    try:
-        state.restore(load_tensors(saved[-1]))
-    except (RuntimeError, KeyError) as error:
+def resume(run: Path, config: Config, state: TrainState, imagery: str, split: str) -> bool:
+    """Take up the newest whole state of a run, if there is one that can be read.
+
+    Raises ConfigError where the run was started with another config or other data.
+    """
+    for saved in reversed(numbered_checkpoints(run)):
+        explained = load_explained(saved)
+        if explained.config.model_dump() != config.model_dump():
+            raise _started_otherwise(run, "another config")
+        if (explained.imagery_hash, explained.split_hash) != (imagery, split):
+            raise _started_otherwise(run, "other imagery or another split")
+        try:
+            state.restore(load_tensors(saved))
+        except (RuntimeError, KeyError, CheckpointError):
+            continue  # damaged: the one before it is as good, a little older
+        _take_over(run, state, explained)
+        return True
+    if numbered_checkpoints(run):
         raise CheckpointError(
-            f"{saved[-1]}: does not fit this version; remove {run} and train again"
-        ) from error
+            f"run {run}: none of its checkpoints can be read; remove {run} and train again"
+        )
+    return False
+
+
+def _started_otherwise(run: Path, what: str) -> ConfigError:
+    return ConfigError(
+        f"run {run}: was started with {what}; give another --run, or remove {run} to start again"
+    )
+
+
+def _take_over(run: Path, state: TrainState, explained: Explained) -> None:
+    """Step, time, best figure and log of a saved state."""
     state.step, state.seconds = explained.step, explained.seconds
     state.best = float(explained.metrics["best"])
     state.finished = bool(explained.metrics["finished"])
     log = run / "metrics.jsonl"
     rows = [json.loads(line) for line in log.read_text().splitlines()] if log.is_file() else []
     state.log = [row for row in rows if row["step"] <= state.step]
-    return True
 
 
 def numbered_checkpoints(run: Path) -> list[Path]:

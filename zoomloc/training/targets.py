@@ -23,9 +23,9 @@ WIDEST_M = 60.0  # a position worse than this says no more than its neighbourhoo
 
 @dataclass(frozen=True)
 class LeafTargets:
-    """Leaf distributions of N photos: a window of Gaussian mass, plus a uniform share.
+    """Leaf distributions of B photos: a window of Gaussian mass, plus a uniform share.
 
-    row, column (N, n): terminal cells of the window in the region's grid; mass (N, n, n):
+    row, column (B, n): terminal cells of the window in the region's grid; mass (B, n, n):
     Gaussian mass over cells with imagery, summing to 1 for each photo.
     """
 
@@ -36,12 +36,12 @@ class LeafTargets:
     uniform_share: float
     leaf_total: int
 
-    def draw(self, photos: Ints, rng: np.random.Generator) -> list[Cell]:
-        """One terminal cell for each of the photos, drawn from its distribution."""
+    def draw(self, rng: np.random.Generator) -> list[Cell]:
+        """One terminal cell for each photo, drawn from its distribution."""
         region, leaves = self.coverage.region, self.coverage.leaves
         anywhere = np.flatnonzero(leaves)
         cells = []
-        for photo in photos:
+        for photo in range(len(self.mass)):
             if rng.random() < self.uniform_share:
                 row, column = divmod(int(rng.choice(anywhere)), leaves.shape[1])
             else:
@@ -52,11 +52,11 @@ class LeafTargets:
             cells.append(region.cell(region.zooms, int(row), int(column)))
         return cells
 
-    def at_roots(self, photos: Ints) -> Floats:
-        """(len(photos), R): target of each root."""
+    def at_roots(self) -> Floats:
+        """(B, R): target of each root."""
         region = self.coverage.region
         slots = region.root_slots()
-        gauss = self._summed(photos, 0)[:, slots[:, 0], slots[:, 1]]
+        gauss = self._summed(0)[:, slots[:, 0], slots[:, 1]]
         share = np.asarray(self.coverage.leaf_count(0), float)[slots[:, 0], slots[:, 1]]
         return self._mixed(gauss, np.broadcast_to(share, gauss.shape))
 
@@ -78,15 +78,15 @@ class LeafTargets:
         count = self.coverage.leaf_count(depth)[top : top + side, left : left + side]
         return self._mixed(gauss.reshape(1, -1), np.asarray(count, float).reshape(1, -1))[0]
 
-    def _summed(self, photos: Ints, depth: int) -> Floats:
-        """Gaussian mass of the cells of a (coarse) depth: (len(photos), rows, columns)."""
+    def _summed(self, depth: int) -> Floats:
+        """Gaussian mass of the cells of a (coarse) depth: (B, rows, columns)."""
         region = self.coverage.region
         shift = region.levels_per_zoom * (region.zooms - depth)
-        total = np.zeros((len(photos), *region.grid_shape(depth)))
-        rows = np.clip(self.row[photos] >> shift, 0, total.shape[1] - 1)
-        columns = np.clip(self.column[photos] >> shift, 0, total.shape[2] - 1)
-        photo = np.arange(len(photos))[:, None, None]
-        np.add.at(total, (photo, rows[:, :, None], columns[:, None, :]), self.mass[photos])
+        total = np.zeros((len(self.mass), *region.grid_shape(depth)))
+        rows = np.clip(self.row >> shift, 0, total.shape[1] - 1)
+        columns = np.clip(self.column >> shift, 0, total.shape[2] - 1)
+        photo = np.arange(len(self.mass))[:, None, None]
+        np.add.at(total, (photo, rows[:, :, None], columns[:, None, :]), self.mass)
         return total
 
     def _mixed(self, gauss: Floats, leaves: Floats) -> Floats:
