@@ -57,7 +57,7 @@ def test_every_answer_is_whole(run, photos):
     locator = Locator.load(run)
     for answer in answers_of(locator, photos):
         assert sum(mass for _, mass in answer.posterior) == pytest.approx(1, abs=1e-6)
-        assert answer.path[0] == locator.region.roots[0].quadkey
+        assert answer.path[0] in {root.quadkey for root in locator.region.roots}
         assert len(answer.path) == locator.region.zooms + 1
         assert all(b.startswith(a) for a, b in zip(answer.path, answer.path[1:], strict=False))
         assert answer.radius50_m <= answer.radius90_m
@@ -179,7 +179,7 @@ def test_each_view_is_encoded_once(small_config, painted, monkeypatch):
         search(scorer, pictures(8), scorer.views.coverage, SearchPlan(method="exhaustive"))
     region, coverage = scorer.views.region, scorer.views.coverage
     inner = sum(int(coverage.present(d).sum()) for d in range(region.zooms))
-    assert sum(seen) == inner
+    assert sum(seen) == inner + 1  # and the square around the roots
 
 
 def test_a_checkpoint_of_another_region_is_refused(run, painted, tmp_path):
