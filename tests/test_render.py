@@ -213,7 +213,9 @@ def test_files_that_are_no_rasters_are_refused(tmp_path):
         Scene.from_rasters(path, path)
 
 
-@pytest.mark.skipif("ZOOMLOC_REAL_DATA" not in os.environ, reason="ZOOMLOC_REAL_DATA is not set")
+@pytest.mark.skipif(
+    not os.environ.get("ZOOMLOC_REAL_DATA"), reason="ZOOMLOC_REAL_DATA names no folder"
+)
 def test_real_lidar_and_orthophoto_are_seen_from_the_street():
     folder = Path(os.environ["ZOOMLOC_REAL_DATA"]) / "autzen-eugene"
     scene = Scene.from_rasters(

@@ -5,6 +5,7 @@ Knows nothing of how a step works. Errors that a user can mend become one line a
 
 import signal
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -273,20 +274,16 @@ def locate(
 
     screen = Screen(to_stderr=as_json)
     found = steps.require_photos(photo)
-    from zoomloc.locator import Locator
-
-    locator = Locator.load(run, region)
-    if overrides:
-        locator = locator.with_search(steps.search_with(locator.search, overrides))
-    answers = steps.locate_photos(locator, found)
-    for answer in answers:
-        if as_json:
-            typer.echo(steps.as_json(answer.to_json()))
-        else:
-            screen.result(steps.describe(answer))
-    if map_path is not None:
-        steps.draw_map(answers, region or steps.config_of_run(run).data, map_path)
-        screen.step("map", f"-> {map_path}")
+    with steps.map_drawer() if map_path else nullcontext() as draw:
+        answers = steps.locate_in_run(run, region, overrides, found)
+        for answer in answers:
+            if as_json:
+                typer.echo(steps.as_json(answer.to_json()))
+            else:
+                screen.result(steps.describe(answer))
+        if draw is not None:
+            draw(answers, region or steps.config_of_run(run).data, map_path)
+            screen.step("map", f"-> {map_path}")
     if strip is not None:
         steps.draw_strip(answers[0], region or steps.config_of_run(run).data, strip)
         screen.step("strip", f"-> {strip}")

@@ -6,8 +6,10 @@ functions, so that the command starts fast and missing extras are named only whe
 
 import dataclasses
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,6 +255,18 @@ def search_with(search: SearchConfig, overrides: Sequence[str]) -> SearchConfig:
     return parse_config(tree | {"search": tree["search"] | changed["search"]}, "--set").search
 
 
+def locate_in_run(
+    run: Path, region: Path | None, overrides: Sequence[str], photos: Sequence[Path]
+) -> list["Answer"]:
+    """Answers of a trained run, with its search settings changed where asked for."""
+    from zoomloc.locator import Locator
+
+    locator = Locator.load(run, region)
+    if overrides:
+        locator = locator.with_search(search_with(locator.search, overrides))
+    return locate_photos(locator, photos)
+
+
 def locate_photos(locator: "Locator", photos: Sequence[Path]) -> list["Answer"]:
     """Answers for photo files; where a photo's EXIF has a position it is taken as the truth."""
     from zoomloc.locator import Query
@@ -266,6 +280,19 @@ def locate_photos(locator: "Locator", photos: Sequence[Path]) -> list["Answer"]:
         truth = LatLng(facts.lat, facts.lng) if known else None  # type: ignore[arg-type]
         queries.append(Query(str(photo), photo, truth))
     return list(locator.answers(queries))
+
+
+@contextmanager
+def map_drawer() -> Iterator[Callable[..., None]]:
+    """``draw_map`` in a process of its own, which imports Folium while this one imports torch."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        pool.submit(_import_folium)
+        yield lambda *given: pool.submit(draw_map, *given).result()
+
+
+def _import_folium() -> None:
+    with needs_extra("maps"):
+        import maps.page  # noqa: F401
 
 
 def draw_map(answers: Sequence["Answer"], region_folder: Path, out: Path) -> None:
