@@ -126,7 +126,7 @@ def _drive(folder: Path, ground: np.ndarray, drive: int, rng: np.random.Generato
     return photos
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def small_config(painted) -> Config:
     """A model and a schedule small enough for a test."""
     return load_config(

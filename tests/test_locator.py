@@ -19,26 +19,9 @@ from zoomloc.world.region import Region
 
 
 @pytest.fixture(scope="module")
-def run(painted, tmp_path_factory):
-    from zoomloc.config import load_config
-
-    config = load_config(
-        [],
-        [
-            f"data={painted}",
-            "model.photo_px=[48,24]",
-            "model.view_px=32",
-            "model.photo_encoder.channels=[8,8,16]",
-            "model.view_encoder.channels=[8,8,16]",
-            "model.width=32",
-            "model.layers=2",
-            "model.heads=2",
-            "train.batch=16",
-            "train.steps=30",
-            "train.threads=1",
-            "train.val_photos=10",
-        ],
-    )
+def run(small_config, tmp_path_factory):
+    plan = small_config.train.model_copy(update={"steps": 30, "val_every_steps": None})
+    config = small_config.model_copy(update={"train": plan})
     folder = tmp_path_factory.mktemp("run")
     train(config, folder)
     return folder

@@ -7,7 +7,7 @@ S side of a view in px, g side of a view's feature grid.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,22 +54,14 @@ def _norm(name: str, width: int) -> nn.Module:
     return nn.GroupNorm(max(1, width // 8), width)
 
 
-class Encoder(Protocol):
-    """What an encoder must offer: (N, 3, H, W) in 0..1 -> (N, channels, H/stride, W/stride)."""
-
-    stride: int
-    channels: int
-
-    def __call__(self, pictures: Tensor) -> Tensor:
-        """Features of pictures."""
-        ...
-
-
 ENCODERS: dict[str, Callable[[Sequence[int], str], Any]] = {"tiny": TinyEncoder}
 
 
 def build_encoder(name: str, channels: Sequence[int], norm: str = "batch") -> Any:
-    """The encoder of that name; it has ``.channels`` and ``.stride``. Raises ConfigError."""
+    """The encoder of that name: (N, 3, H, W) in 0..1 -> (N, channels, H/stride, W/stride).
+
+    It offers ``.channels`` and ``.stride``. Raises ConfigError where the name is unknown.
+    """
     if name not in ENCODERS:
         raise ConfigError(f"encoder {name!r} is unknown; known ones: {', '.join(ENCODERS)}")
     return ENCODERS[name](channels, norm)
