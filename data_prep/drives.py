@@ -6,7 +6,7 @@ bearings are clockwise from the raster's north unless a name says true.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, timezone
 
 import numpy as np
@@ -146,6 +146,11 @@ def plan_days(
     return sorted(planned, key=lambda planned_day: (planned_day.test, planned_day.date))
 
 
+def under_one_light(days: list[ShootingDay]) -> list[ShootingDay]:
+    """The same days, all with the first one's sun and surfaces; parked cars still change."""
+    return [replace(day, light=days[0].light) for day in days]
+
+
 def plan_drives(
     rng: Generator,
     streets: list[Street],
@@ -171,13 +176,13 @@ def plan_drives(
         for number in range(4 * total):  # some tries end at once, where a street leaves the town
             if left < 1:
                 break
-            rig = _rig(rng, nuisances)
+            rig = draw_rig(rng, nuisances)
             path = routes.next_path(rig, min(left, _length(rng, total, test)))
             if len(path) < min(fewest, left):
                 continue
             day = open_days[len(drives) % len(open_days)]
             name = f"{days[day].date.isoformat()}_d{len(drives):03d}"
-            shots = _shots(rng, path, rig, days[day], number, locate, north_deg, nuisances)
+            shots = shots_along(rng, path, rig, days[day], number, locate, north_deg, nuisances)
             drives.append(Drive(name, len(drives), day, rig, shots))
             left -= len(path)
     return sorted(drives, key=lambda drive: drive.name)
@@ -194,7 +199,8 @@ def _length(rng: Generator, total: int, test: bool) -> int:
     return int(max(2, min(wish, total / 6 if total < 600 else wish)))
 
 
-def _rig(rng: Generator, nuisances: bool) -> Rig:
+def draw_rig(rng: Generator, nuisances: bool) -> Rig:
+    """A camera and the way it is carried; always the same one without nuisances."""
     walking = bool(rng.random() < 0.22)
     mount_deg = float(rng.choice([0, 0, 0, 0, 0, 0, 180, 90, -90])) + float(rng.normal(0, 3))
     if not nuisances:
@@ -312,7 +318,7 @@ def _longest_run(inside: NDArray[np.bool_]) -> slice:
     return slice(int(edges[2 * best]), int(edges[2 * best + 1]))
 
 
-def _shots(
+def shots_along(
     rng: Generator,
     path: F64,
     rig: Rig,
@@ -322,6 +328,10 @@ def _shots(
     north_deg: float,
     nuisances: bool,
 ) -> tuple[Shot, ...]:
+    """The photos of a path (N, 3) of x, y, direction, and what their EXIF will claim.
+
+    `number` tells the paths of a day apart: a later one begins later.
+    """
     count = len(path)
     wobble = rng.normal(0, rig.wobble_deg, (count, 3))
     bearing = (path[:, 2] + rig.mount_deg + 2.5 * wobble[:, 0]) % 360

@@ -3,6 +3,7 @@
 Knows nothing of pictures or models: ids, places, times and drives are all it looks at.
 """
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -77,13 +78,15 @@ def split_photos(
 
     ``by``: whole drives (``sequence``), whole squares with a buffer of left-out photos between
     them (``block``), single photos (``image``: leaks, the paper's way), or all photos as the
-    test of models trained elsewhere (``region``). ``val`` and ``test`` are shares of photos.
+    test of models trained elsewhere (``region``). ``val`` and ``test`` are shares of photos; with
+    ``block`` they may be all: val to calibrate models trained elsewhere, and no train.
     ``newest_test`` takes the drives of the newest day (``test_days`` of them) for the test.
     Raises PhotoError where the photos do not allow it; the table is unchanged then.
     """
     if by not in PROTOCOL_OF:
         raise PhotoError(f"split by {by!r}; known are {', '.join(PROTOCOL_OF)}")
-    if not (0 <= val < 1 and 0 < test < 1 and val + test < 1):
+    no_train = by == "block" and val > 0 and math.isclose(val + test, 1)
+    if not (0 <= val < 1 and 0 < test < 1 and (val + test < 1 or no_train)):
         raise PhotoError(f"split shares val {val}, test {test}: above 0 and below 1 together")
     if by != "sequence" and (newest_test or test_days is not None):
         raise PhotoError("newest_test goes with --by sequence only: days are made of drives")
@@ -97,7 +100,7 @@ def split_photos(
     elif by == "image":
         splits = _by_group([photo.id for photo in photos], val, test, rng, {})
     else:
-        splits = _by_block(photos, val, test, rng, block_m, buffer_m)
+        splits = _by_block(photos, val, test, rng, block_m, buffer_m, no_train)
     done = [replace(photo, split=split) for photo, split in zip(photos, splits, strict=True)]
     if by == "sequence":
         assert_disjoint(done)
@@ -259,6 +262,7 @@ def _by_block(
     rng: np.random.Generator,
     block_m: float,
     buffer_m: float,
+    no_train: bool,
 ) -> list[str | None]:
     """Whole squares of the quadtree; what lies within the buffer of a test (or, for train, of a
     val) photo in another split is left out.
@@ -267,13 +271,18 @@ def _by_block(
         raise PhotoError(f"split: block_m {block_m}, buffer_m {buffer_m}; above 0 and at least 0")
     level = level_of_size(block_m, photos[0].lat)
     blocks = [cell_at(photo.place, level).quadkey for photo in photos]
-    splits = _by_group(blocks, val, test, rng, {})
+    if no_train:  # the blocks of val are drawn, all others are test
+        drawn = _by_group(blocks, 0.0, val, rng, {})
+        splits: list[str | None] = ["val" if split == "test" else "test" for split in drawn]
+    else:
+        splits = _by_group(blocks, val, test, rng, {})
     for kept, others in (("test", ("train", "val")), ("val", ("train",))):
         keep = [photo for photo, split in zip(photos, splits, strict=True) if split == kept]
         at_risk = [k for k, split in enumerate(splits) if split in others]
         near, _ = _pairs_within([photos[k] for k in at_risk], keep, buffer_m)
         for k in set(near.tolist()):
             splits[at_risk[k]] = None
-    if "train" not in splits:
-        raise PhotoError("split: the buffer leaves no photo to train on; take larger block_m")
+    lost = "val" if no_train else "train"
+    if lost not in splits:
+        raise PhotoError(f"split: the buffer leaves no photo for {lost}; take larger block_m")
     return splits

@@ -16,7 +16,8 @@ from shapely.geometry.base import BaseGeometry
 
 from data_prep.rasters import Raster
 from data_prep.tile_jobs import Look
-from zoomloc.world.cells import Cell, latlng_of, level_of_size, xy_of
+from zoomloc.errors import RegionError
+from zoomloc.world.cells import Bounds, Cell, latlng_of, level_of_size, xy_of
 from zoomloc.world.region import Region
 
 BLOCK_PX = 1024  # side of what is warped at once: some 30 MB a process, some 0.3 s
@@ -34,6 +35,7 @@ class TilePlan:
     min_level: int
     max_level: int
     metadata: dict[str, Any]
+    bounds: Bounds | None = None
 
     @property
     def depth(self) -> int:
@@ -42,7 +44,11 @@ class TilePlan:
 
 
 def planned(
-    rasters: tuple[Raster, ...], region: Region, look: Look, capture_date: str | None
+    rasters: tuple[Raster, ...],
+    region: Region,
+    look: Look,
+    capture_date: str | None,
+    bounds: Bounds | None = None,
 ) -> TilePlan:
     """Levels, common stretch and metadata."""
     finest = min(rasters, key=lambda raster: raster.gsd_m)
@@ -57,7 +63,7 @@ def planned(
         "generator": "zoomloc tiles",
     }
     stretched = _with_common_stretch(rasters)
-    plan = TilePlan(stretched, region, look, coarsest, deepest, metadata)
+    plan = TilePlan(stretched, region, look, coarsest, deepest, metadata, bounds)
     metadata["job_hash"] = _job_hash(plan)
     return plan
 
@@ -70,6 +76,27 @@ def side_by_side(rasters: list[Raster]) -> tuple[Raster, ...]:
         replace(raster, footprint=translate(raster.footprint, 360.0 * turn)) if turn else raster
         for raster, turn in zip(rasters, turns, strict=True)
     )
+
+
+def cut(
+    rasters: tuple[Raster, ...], name: str, bounds: Bounds
+) -> tuple[tuple[Raster, ...], BaseGeometry]:
+    """The rasters that reach into a box, their footprints cut to it, and the box as ground.
+
+    The box is brought to the footprints' turn of the globe. Raises RegionError where none does.
+    """
+    square = shapely.box(*bounds)
+    whole = shapely.unary_union([raster.footprint for raster in rasters])
+    square = translate(square, 360.0 * round((whole.centroid.x - square.centroid.x) / 360.0))
+    parts = [(r, r.footprint.intersection(square)) for r in rasters]
+    within = tuple(replace(r, footprint=part) for r, part in parts if part.area > 0)
+    if not within:
+        west, south, east, north = (round(side, 5) for side in whole.bounds)
+        raise RegionError(
+            f"region {name!r}: no raster reaches into bounds {', '.join(map(str, bounds))}; "
+            f"rasters lie within {west}, {south}, {east}, {north} (west, south, east, north)"
+        )
+    return within, square
 
 
 def _with_common_stretch(rasters: tuple[Raster, ...]) -> tuple[Raster, ...]:
@@ -86,6 +113,7 @@ def _job_hash(plan: TilePlan) -> str:
     stats = [(r.path.name, *_size_and_time(r.path), r.stretch) for r in plan.rasters]
     look = (plan.look.tile_px, plan.look.image_format, plan.look.quality)
     parts = [RECIPE, stats, look, plan.min_level, plan.max_level, sorted(plan.metadata.items())]
+    parts += [] if plan.bounds is None else [list(plan.bounds)]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

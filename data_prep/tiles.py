@@ -28,10 +28,10 @@ from data_prep.tile_jobs import (
     render_block,
     render_parents,
 )
-from data_prep.tile_plan import TilePlan, blocks_of, most_tiles, planned, side_by_side
+from data_prep.tile_plan import TilePlan, blocks_of, cut, most_tiles, planned, side_by_side
 from data_prep.tile_scratch import TileScratch
 from zoomloc.errors import ImageryError
-from zoomloc.world.cells import Cell, size_m
+from zoomloc.world.cells import Bounds, Cell, size_m
 from zoomloc.world.pyramid import TilePyramid, write_pmtiles
 from zoomloc.world.region import Region, cover
 
@@ -79,20 +79,24 @@ def build_tiles(
     workers: int = 2,
     progress: Progress | None = None,
     executor: Executor | None = None,
+    bounds: Bounds | None = None,
 ) -> TilesSummary:
     """Write ``out/imagery.pmtiles`` and ``out/region.json`` from georeferenced rasters.
 
     The first raster lies on top. The deepest level is the one whose pixel comes nearest to the
-    finest raster's. ``progress`` gets (tiles done, tiles at most). Interrupted builds resume; a
+    finest raster's. The region is all that the rasters cover, or the box ``bounds``; blocks of
+    tiles that do not touch it are left out. ``progress`` gets (tiles done, tiles at most). Interrupted builds resume; a
     finished one of the same rasters and settings is kept. ``executor`` (of processes) replaces
     the ``workers`` started here. Raises ImageryError for rasters, RegionError for ground that no
-    16 roots cover, OutputError where the disk is full; an earlier pyramid is then still there.
+    16 roots cover and for a box beyond all rasters, OutputError where the disk is full; an earlier pyramid is then still there.
     """
     _check_settings(rasters, tile_px, image_format, quality)
     looked_at = side_by_side([inspected(Path(path)) for path in rasters])
     ground = shapely.unary_union([raster.footprint for raster in looked_at])
+    if bounds is not None:
+        looked_at, ground = cut(looked_at, name, bounds)
     region = cover(name, ground, terminal_cell_m, levels_per_zoom, attribution, licence)
-    plan = planned(looked_at, region, Look(tile_px, image_format, quality), capture_date)
+    plan = planned(looked_at, region, Look(tile_px, image_format, quality), capture_date, bounds)
     imagery = out / PYRAMID_NAME
     resumed = 0
     built = not _is_finished(imagery, plan)

@@ -10,8 +10,6 @@ Knows nothing of how streets, roofs or pictures come about, nor of what reads th
     photos/<drive>/<frame>.jpg, truth.csv (file, lat, lng, bearing_deg), town.json (written last)
 """
 
-import csv
-import io
 import json
 import os
 import time
@@ -28,13 +26,22 @@ from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine, from_origin
 
-from data_prep.drives import Drive, map_day, plan_days, plan_drives
+from data_prep.begun import finish, found_or_begun
+from data_prep.drives import (
+    Drive,
+    ShootingDay,
+    map_day,
+    plan_days,
+    plan_drives,
+    under_one_light,
+)
+from data_prep.scattered import plan_scattered
 from data_prep.scene import BUILDING, HEDGE, PIXEL, WATER, Scene
 from data_prep.town_layout import lay_out
 from data_prep.town_light import Day, under_the_sun
 from data_prep.town_paint import Model, paint
 from data_prep.town_parts import Town
-from data_prep.town_photos import Shooting, photo_name, read_model, shoot
+from data_prep.town_photos import Shooting, SyntheticTown, read_model, shoot, truth_of
 from zoomloc.errors import ConfigError, OutputError
 
 F64 = NDArray[np.float64]
@@ -56,13 +63,20 @@ LANDS = (
 
 @dataclass(frozen=True)
 class PhotoPlan:
-    """How many photos, how large, how hard."""
+    """How many photos, how large, how hard, where.
 
-    train_photos: int = 10_000  # upper bound; drives on the training days
-    test_photos: int = 1_000  # drives on another day, of the next year
+    Without ``nuisances`` one rig takes them all (84 degrees, level, in the direction of travel),
+    under a clear sky, in the same season and at the same hour; no blur, noise, passers-by, errors
+    of position or of the compass. The sun still stands where each date puts it; with ``scattered``
+    as well it does not move either: training and test days differ in parked cars and clouds alone.
+    """
+
+    train_photos: int = 10_000  # on the training days; upper bound unless scattered
+    test_photos: int = 1_000  # on another day, of the next year
     width_px: int = 256
     height_px: int = 128
-    nuisances: bool = True  # else: same season, no blur, occluders, roll or errors of position
+    nuisances: bool = True
+    scattered: bool = False  # at independent points of the roads instead of on drives
 
 
 @dataclass(frozen=True)
@@ -116,27 +130,29 @@ def build_town(
     """
     _check(size_m, photos)
     out, begun = Path(out), time.perf_counter()
-    asked = {
-        "generator": GENERATOR,
-        "seed": seed,
-        "size_m": float(size_m),
-        "photos": asdict(photos),
-    }
+    asked = _asked(seed, float(size_m), photos)
     try:
-        found = _found(out, asked)
+        found = found_or_begun(out, "town", asked)
         if found is not None:
-            return found
+            return TownSummary(out, seed, float(size_m), **found)
         built = _build(out, seed, float(size_m), photos, workers, progress or _silent)
         seconds = time.perf_counter() - begun
         numbers = {"roads_m": built[0], "photos": built[1], "drives": built[2], "seconds": seconds}
-        _write(out / "town.json", json.dumps({**asked, "built": numbers}, indent=1).encode())
-        (out / "town.begun.json").unlink(missing_ok=True)
+        finish(out, "town", asked, numbers)
     except (OSError, RasterioError) as error:
         raise OutputError(
             f"town {out} cannot be written: {error}; free some space or choose another --out, then "
             "run again: what is finished stays"
         ) from error
     return TownSummary(out, seed, float(size_m), *built, seconds)
+
+
+def _asked(seed: int, size_m: float, photos: PhotoPlan) -> dict[str, Any]:
+    """What tells a town from another; without the keys that older towns do not have."""
+    plan = asdict(photos)
+    if not photos.scattered:
+        del plan["scattered"]
+    return {"generator": GENERATOR, "seed": seed, "size_m": size_m, "photos": plan}
 
 
 def _silent(stage: str, done: int, total: int) -> None:
@@ -158,36 +174,6 @@ def _check(size_m: float, photos: PhotoPlan) -> None:
         )
 
 
-def _found(out: Path, asked: dict[str, Any]) -> TownSummary | None:
-    """The finished town in a folder; marks the folder as begun if there is none."""
-    done, begun = out / "town.json", out / "town.begun.json"
-    for marker in (done, begun):
-        if marker.exists() and not _same(marker, asked):
-            raise ConfigError(
-                f"{out} holds a town of other parameters ({marker.name}): choose another folder, "
-                "or delete that one"
-            )
-    if done.exists():
-        built = json.loads(done.read_text())["built"]
-        return TownSummary(out, asked["seed"], asked["size_m"], **built)
-    if not begun.exists():
-        if (out / "photos").exists():
-            raise ConfigError(
-                f"{out}/photos exists, but no town was begun there: choose another folder"
-            )
-        out.mkdir(parents=True, exist_ok=True)
-        _write(begun, json.dumps(asked, indent=1).encode())
-    return None
-
-
-def _same(marker: Path, asked: dict[str, Any]) -> bool:
-    try:
-        stored = json.loads(marker.read_text())
-    except ValueError:
-        return False
-    return isinstance(stored, dict) and all(stored.get(key) == asked[key] for key in asked)
-
-
 def _build(
     out: Path, seed: int, size_m: float, photos: PhotoPlan, workers: int, progress: Progress
 ) -> tuple[float, int, int]:
@@ -196,22 +182,35 @@ def _build(
     site = _site(seed, size_m)
     town = lay_out(np.random.default_rng([seed, 1]), size_m)
     progress("town", 1, 4)
-    middle = site.locate(np.full((1, 2), size_m / 2))[0]
     north_deg = _north_deg(site, size_m)
     if not all((out / name).exists() for name in RASTERS):
         model = paint(np.random.default_rng([seed, 2]), town, GSD_M)
         progress("town", 2, 4)
+        middle = site.locate(np.full((1, 2), size_m / 2))[0]
         day = map_day(np.random.default_rng([seed, 3]), float(middle[0]), north_deg)
         _write_rasters(out, site, town, model, day, seed)
     progress("town", 3, 4)
-    days = plan_days(
-        np.random.default_rng([seed, 4]),
-        float(middle[0]),
-        float(middle[1]),
-        north_deg,
-        photos.nuisances,
-    )
-    drives = plan_drives(
+    days, drives = _plan(out, seed, site, town, photos, north_deg)
+    _write_roads(out, site, town)
+    _write(out / "truth.csv", truth_of(drives))
+    progress("town", 4, 4)
+    size_px = (photos.width_px, photos.height_px)
+    place = SyntheticTown(out, tuple(town.bays))
+    shooting = Shooting(out, seed, place, tuple(days), size_px, photos.nuisances)
+    count = shoot(shooting, drives, workers, lambda done, total: progress("photos", done, total))
+    return sum(street.line.length for street in town.streets), count, len(drives)
+
+
+def _plan(
+    out: Path, seed: int, site: _Site, town: Town, photos: PhotoPlan, north_deg: float
+) -> tuple[list[ShootingDay], list[Drive]]:
+    """The days of the photos, and the photos of each drive."""
+    size_m, plain = town.size_m, not photos.nuisances
+    lat, lng = site.locate(np.full((1, 2), size_m / 2))[0].tolist()
+    days = plan_days(np.random.default_rng([seed, 4]), lat, lng, north_deg, not plain)
+    if photos.scattered and plain:
+        days = under_one_light(days)
+    drives = (plan_scattered if photos.scattered else plan_drives)(
         np.random.default_rng([seed, 5]),
         town.streets,
         _free_ground(out, size_m),
@@ -219,15 +218,9 @@ def _build(
         (photos.train_photos, photos.test_photos),
         site.locate,
         north_deg,
-        photos.nuisances,
+        not plain,
     )
-    _write_roads(out, site, town)
-    _write_truth(out, drives)
-    progress("town", 4, 4)
-    size_px = (photos.width_px, photos.height_px)
-    shooting = Shooting(out, seed, tuple(days), tuple(town.bays), size_px, photos.nuisances)
-    count = shoot(shooting, drives, workers, lambda done, total: progress("photos", done, total))
-    return sum(street.line.length for street in town.streets), count, len(drives)
+    return days, drives
 
 
 def _free_ground(out: Path, size_m: float) -> Callable[[F64], NDArray[np.bool_]]:
@@ -324,24 +317,6 @@ def _write_roads(out: Path, site: _Site, town: Town) -> None:
         features.append({"type": "Feature", "properties": properties, "geometry": geometry})
     collection = {"type": "FeatureCollection", "features": features}
     _write(out / "roads.geojson", json.dumps(collection).encode())
-
-
-def _write_truth(out: Path, drives: list[Drive]) -> None:
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["file", "lat", "lng", "bearing_deg"])
-    for drive in drives:
-        for shot in drive.shots:
-            name = f"{drive.name}/{photo_name(shot)}"
-            rows.writerow(
-                [
-                    name,
-                    f"{shot.place.lat:.8f}",
-                    f"{shot.place.lng:.8f}",
-                    f"{shot.true_bearing_deg:.2f}",
-                ]
-            )
-    _write(out / "truth.csv", text.getvalue().encode())
 
 
 def _write(path: Path, data: bytes) -> None:

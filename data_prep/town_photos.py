@@ -1,15 +1,18 @@
-"""The photos of a synthetic town: every drive rendered, developed and written, in processes.
+"""The photos of a place: every drive rendered, developed and written, in processes.
 
-Knows nothing of how the town or its drives came about.
+Knows nothing of how the place or its drives came about; `SyntheticTown` reads a town's rasters.
 """
 
+import csv
+import io
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import rasterio
@@ -28,14 +31,37 @@ from data_prep.town_parts import Bay
 F32 = NDArray[np.float32]
 
 
+class Place(Protocol):
+    """What is photographed. Sent to every worker before it is first looked at."""
+
+    def dressed(self, day: ShootingDay, rng: Generator) -> Scene:
+        """The place as it looks on a day."""
+
+
+@dataclass
+class SyntheticTown:
+    """A synthetic town; its rasters are read when they are first needed."""
+
+    out: Path
+    bays: tuple[Bay, ...]
+    _read: tuple[Model, float] | None = field(default=None, init=False, repr=False)
+
+    def dressed(self, day: ShootingDay, rng: Generator) -> Scene:
+        """The town with a day's light, season and parked cars."""
+        self._read = self._read or read_model(self.out)
+        model, gsd_m = self._read
+        pixels = under_the_sun(model, list(self.bays), day.light, gsd_m, rng)
+        return Scene(pixels, gsd_m, "", Affine.identity())
+
+
 @dataclass(frozen=True)
 class Shooting:
     """What a worker needs to take the photos of any drive."""
 
     out: Path
     seed: int
+    place: Place
     days: tuple[ShootingDay, ...]
-    bays: tuple[Bay, ...]
     size_px: tuple[int, int]  # width, height
     nuisances: bool
 
@@ -46,7 +72,7 @@ def shoot(
     """Write all photos that are missing; returns how many there are. Same bytes for any workers."""
     total = sum(len(drive.shots) for drive in drives)
     done = 0
-    # day by day, so that each worker dresses the town for a day only once
+    # day by day, so that each worker dresses the place for a day only once
     for drive_photos in _over_drives(
         shooting, sorted(drives, key=lambda drive: drive.day), workers
     ):
@@ -67,30 +93,24 @@ def _over_drives(shooting: Shooting, drives: list[Drive], workers: int) -> Itera
 
 
 class _Studio:
-    """The town of one process, dressed for one day at a time."""
+    """The place of one process, dressed for one day at a time."""
 
     def __init__(self, shooting: Shooting) -> None:
         self.shooting = shooting
         self.canvas: F32 | None = None  # of the last photo, painted over by the next
-        self._model: Model | None = None
-        self._gsd_m = 0.5
         self._dressed: tuple[int, Scene, Light] | None = None
 
     def on_day(self, number: int) -> tuple[Scene, Light]:
-        """The town as it looks on a day, and the day's light."""
+        """The place as it looks on a day, and the day's light."""
         if self._dressed is None or self._dressed[0] != number:
             self._dressed = None  # free the last day's memory first
             self._dressed = (number, *self._dress(number))
         return self._dressed[1:]
 
     def _dress(self, number: int) -> tuple[Scene, Light]:
-        if self._model is None:
-            self._model, self._gsd_m = read_model(self.shooting.out)
         day = self.shooting.days[number]
         rng = np.random.default_rng([self.shooting.seed, 77, number])
-        pixels = under_the_sun(self._model, list(self.shooting.bays), day.light, self._gsd_m, rng)
-        scene = Scene(pixels, self._gsd_m, "", Affine.identity())
-        return scene, _light_of(day, rng)
+        return self.shooting.place.dressed(day, rng), _light_of(day, rng)
 
 
 _studio: list[_Studio] = []  # of a worker process: filled once by the pool's initializer
@@ -123,8 +143,21 @@ def photo_name(shot: Shot) -> str:
     return f"{shot.frame:04d}.jpg"
 
 
+def truth_of(drives: list[Drive]) -> bytes:
+    """`truth.csv`: the true place and bearing of every photo, EPSG:4326."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["file", "lat", "lng", "bearing_deg"])
+    for drive in drives:
+        for shot in drive.shots:
+            name = f"{drive.name}/{photo_name(shot)}"
+            place = (f"{shot.place.lat:.8f}", f"{shot.place.lng:.8f}")
+            rows.writerow([name, *place, f"{shot.true_bearing_deg:.2f}"])
+    return text.getvalue().encode()
+
+
 def take(studio: _Studio, drive: Drive, shot: Shot) -> bytes:
-    """JPEG bytes of one photo; depends on the town, the drive and the frame alone."""
+    """JPEG bytes of one photo; depends on the place, the drive and the frame alone."""
     shooting, rig = studio.shooting, drive.rig
     day = shooting.days[drive.day]
     scene, light = studio.on_day(drive.day)

@@ -1,12 +1,18 @@
 """Augmentation: what may change in a training picture, and what never does."""
 
+import io
+
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from zoomloc.config import AugmentConfig
+from zoomloc.training import augment
 from zoomloc.training.augment import augment_photos, augment_views
 
-OFF = {name: 0.0 for name in AugmentConfig.model_fields}
+OFF = {f"photo_{name}": 0.0 for name in ("colour", "shift", "scale", "erase")}
+OFF["view_colour"] = 0.0
 
 
 def plan(**changes) -> AugmentConfig:
@@ -128,3 +134,100 @@ def test_the_same_seed_gives_the_same_changes():
     two = augment_photos(noise(), AugmentConfig())
     assert torch.equal(one, two)
     assert not torch.equal(one, augment_photos(noise(), AugmentConfig()))
+
+
+BOTH = [(augment_photos, "photo"), (augment_views, "view")]
+
+
+def changed_share(change, pictures, **changes):
+    """The share of pictures that come out otherwise."""
+    before = change(pictures, plan())
+    return ((change(pictures, plan(**changes)) - before).abs().amax((1, 2, 3)) > 1e-6).float()
+
+
+@pytest.mark.parametrize(("change", "side"), BOTH)
+@pytest.mark.parametrize("what", ["colour", "grey", "jpeg", "blur", "dropout"])
+def test_changes_come_as_often_as_asked(change, side, what):
+    pictures = noise(600, 16, 16)
+    asked = {f"{side}_{what}": 0.3}
+    if what == "colour":
+        asked = {f"{side}_colour": 0.3, f"{side}_colour_chance": 0.3}
+    assert float(changed_share(change, pictures, **asked).mean()) == pytest.approx(0.3, abs=0.06)
+
+
+@pytest.mark.parametrize(("change", "side"), BOTH)
+def test_what_is_off_draws_nothing(change, side):
+    """So that a run of today is the run of yesterday."""
+    before = torch.random.get_rng_state()
+    change(noise(), plan())
+    assert torch.equal(torch.random.get_rng_state(), before)
+    change(noise(), plan(**{f"{side}_grey": 0.5}))
+    assert not torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_grey_has_three_equal_channels_of_the_same_luma():
+    pictures = noise()
+    changed = augment_photos(pictures, plan(photo_grey=1.0))
+    assert torch.equal(changed[:, 0], changed[:, 1]) and torch.equal(changed[:, 0], changed[:, 2])
+    for picture, grey in zip(pictures, changed, strict=True):
+        wanted = Image.fromarray(picture.permute(1, 2, 0).numpy()).convert("L")
+        assert np.abs(grey[0].numpy() * 255 - np.asarray(wanted)).max() <= 1
+
+
+@pytest.mark.parametrize("quality", [90, 96, 100])
+def test_jpegs_loss_is_that_of_a_real_coder(monkeypatch, quality):
+    """Pillow's, whose picture differs from ours less than either does from the original."""
+    monkeypatch.setattr(augment, "JPEG_QUALITY", (quality, quality))
+    smooth = torch.nn.functional.interpolate(noise(4, 8, 9).float(), (45, 52), mode="bicubic")
+    pictures = (smooth + 20 * torch.randn(smooth.shape)).clamp(0, 255).to(torch.uint8)
+    ours = augment_photos(pictures, plan(photo_jpeg=1.0)) * 255
+    for picture, mine in zip(pictures, ours, strict=True):
+        coded = io.BytesIO()
+        whole = Image.fromarray(picture.permute(1, 2, 0).numpy())
+        whole.save(coded, "JPEG", quality=quality, subsampling=0)
+        theirs = torch.from_numpy(np.array(Image.open(coded))).permute(2, 0, 1).float()
+        loss = (theirs - picture).square().mean().sqrt()
+        assert (mine - theirs).square().mean().sqrt() < 0.5 * loss + 0.6  # it rounds more often
+        assert (mine - picture).square().mean().sqrt() == pytest.approx(
+            float(loss), rel=0.2, abs=0.4
+        )
+
+
+def test_a_crop_keeps_shape_order_and_at_least_its_share():
+    changed = augment_photos(ramp(400), plan(photo_crop=0.5))
+    assert changed.shape == (400, 3, 16, 64)
+    assert (changed.diff(dim=-1) >= -1e-6).all()
+    step = (215 - 40) / 63 / 255
+    side = (changed[:, 0, 8, -2] - changed[:, 0, 8, 1]) / step / 61  # of the frame, 0..1
+    assert 0.5**0.5 - 0.02 < side.min() < 0.75 and 0.97 < side.max() < 1.01
+    first, last = changed[:, 0, 8, 0], changed[:, 0, 8, -1]
+    assert first.min() > 39 / 255 and last.max() < 216 / 255  # nothing beyond the picture
+    assert first.max() > 60 / 255 and last.min() < 195 / 255  # and not always its middle
+
+
+@pytest.mark.parametrize(("change", "side"), BOTH)
+def test_blur_and_sharpening_keep_the_mean_and_change_the_edges_both_ways(change, side):
+    edge = torch.full((200, 3, 16, 32), 64, dtype=torch.uint8)
+    edge[..., 16:] = 192
+    changed = change(edge, plan(**{f"{side}_blur": 1.0}))
+    assert changed.mean((1, 2, 3)).sub(128 / 255).abs().max() < 1e-3
+    rise = (changed[:, 0, 8, 16] - changed[:, 0, 8, 15]) * 255
+    assert rise.min() < 80 and rise.max() > 170  # 128 before
+    flat = changed[..., :12]
+    torch.testing.assert_close(flat, torch.full_like(flat, 64 / 255))
+
+
+@pytest.mark.parametrize(("change", "side"), BOTH)
+def test_dropout_blackens_a_part_and_leaves_the_rest(change, side):
+    white = torch.full((300, 3, 32, 64), 255, dtype=torch.uint8)
+    changed = change(white, plan(**{f"{side}_dropout": 1.0}))
+    assert set(changed.unique().tolist()) == {0.0, 1.0}
+    assert (changed == changed[:, :1]).all()
+    black = (changed[:, 0] == 0).float().mean((1, 2))
+    assert 0.03 < black.min() and black.max() < 0.6
+    assert len(set(black.tolist())) > 100
+
+
+def test_crops_move_no_view():
+    views = noise(8, 32, 32)
+    assert torch.equal(augment_views(views, plan(photo_crop=0.5)), views.float() / 255)

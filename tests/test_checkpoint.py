@@ -15,6 +15,8 @@ from zoomloc.checkpoint import (
     load_tensors,
     save_checkpoint,
     spec_of,
+    towers_spec,
+    weights_of,
 )
 from zoomloc.config import load_config
 from zoomloc.errors import CheckpointError
@@ -65,6 +67,18 @@ def refusal(call, *args) -> str:
 
 def test_what_explains_the_weights_reads_back_the_same(saved):
     assert load_explained(saved) == explained()
+    kept = {"photo": {"model": {"hidden_size": 3}, "mean": [0.5]}, "view": {}}
+    save_checkpoint(saved, {}, explained(encoders=kept))
+    assert load_explained(saved).encoders == kept
+
+
+def test_json_from_before_pretrained_encoders_is_read(saved):
+    beside = saved.with_suffix(".json")
+    about = json.loads(beside.read_text())
+    del about["encoders"]
+    beside.write_text(json.dumps(about))
+    assert load_explained(saved).encoders == {}
+    assert load_model(saved, load_explained(saved)) is not None
 
 
 def test_the_model_answers_as_before(saved):
@@ -101,16 +115,47 @@ def test_same_seed_same_weights(tmp_path):
 def test_every_setting_of_the_model_reaches_the_network():
     spec = spec_of(CONFIG.model, REGION.branching)
     assert spec.branching == 16
-    for name in type(CONFIG.model).model_fields:
+    towers = towers_spec(CONFIG.model)
+    for name in set(type(CONFIG.model).model_fields) - {"kind", "towers", "norm"}:
         wanted = getattr(CONFIG.model, name)
         if name in ("photo_encoder", "view_encoder"):
-            kind = name.removesuffix("_encoder")
-            assert (getattr(spec, name), getattr(spec, f"{kind}_channels")) == (
-                wanted.name,
-                wanted.channels,
-            )
+            for key, value in wanted.model_dump().items():
+                assert getattr(getattr(spec, name), key) == value
+            assert getattr(spec, name).norm == CONFIG.model.norm
+            assert getattr(towers, name) == getattr(spec, name)
         else:
             assert getattr(spec, name) == wanted
+            assert getattr(towers, name, wanted) == wanted
+    assert towers.depths == CONFIG.model.towers.depths
+
+
+def test_known_encoders_are_built_from_what_is_known_of_them():
+    kept = {"photo": {"model": {"hidden_size": 3}}, "view": {}}
+    spec = spec_of(CONFIG.model, REGION.branching, kept)
+    assert json.loads(spec.photo_encoder.architecture) == kept["photo"]
+    assert spec.view_encoder.architecture == ""
+    by_class = CONFIG.model.model_copy(update={"pooling": "class"})
+    assert towers_spec(by_class).photo_encoder.class_token
+    assert not spec.photo_encoder.class_token
+
+
+def test_a_shared_encoder_is_written_once_and_read_under_both_names(tmp_path):
+    same = CONFIG.model.model_copy(update={"shared_encoder": True})
+    config = CONFIG.model_copy(update={"model": same})
+    model = build_model(config, REGION)
+    with torch.no_grad():
+        model.photo_encoder.stages[0].weight += 1.0
+    weights = weights_of(model)
+    assert not any(name.startswith("view_encoder") for name in weights)
+    path = tmp_path / "checkpoint-best.safetensors"
+    for tensors in (weights, model.state_dict()):  # the second: as earlier versions wrote
+        save_checkpoint(path, tensors, explained(config=config))
+        again = load_model(path, load_explained(path))
+        assert again.view_encoder is again.photo_encoder
+        assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+    del weights["photo_encoder.stages.0.weight"]
+    save_checkpoint(path, weights, explained(config=config))
+    assert "weights of another version" in refusal(load_model, path, explained(config=config))
 
 
 def test_no_path_of_this_machine_is_written(saved):
@@ -139,6 +184,8 @@ def test_a_folder_without_a_checkpoint_and_no_folder_are_told_apart(tmp_path):
         {"region": {"name": "r"}},
         {"config": {"model": {"from_the_future": 1}}},
         {"metrics": None},
+        {"encoders": ["photo"]},
+        {"encoders": {"photo": 3}},
     ],
 )
 def test_json_of_another_version_is_refused(saved, changes):

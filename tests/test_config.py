@@ -19,6 +19,11 @@ from zoomloc.errors import ConfigError
         ("no-equals-sign", "must read key=value"),
         ("=3", "must read key=value"),
         ("train=[1", "not YAML"),
+        ("tiles.bounds=[7.0, 45.0, 6.0, 46.0]", "tiles.bounds: must be west, south"),
+        ("tiles.bounds=[7.0, 45.0, 8.0]", "tiles.bounds"),
+        ("tiles.bounds=[7.0, 85.5, 8.0, 86.0]", "must be west, south"),
+        ("train.betas=[0.9, 1.0]", "train.betas.1"),
+        ("train.select_by=median_error_m", "train.select_by"),
     ],
 )
 def test_every_refusal_names_the_key(override, says):

@@ -11,7 +11,8 @@ from zoomloc.belief.search import SearchPlan, search
 from zoomloc.checkpoint import build_model, load_explained
 from zoomloc.errors import CheckpointError, PhotoError
 from zoomloc.evaluate import Pool, evaluate
-from zoomloc.locator import Locator, Query, ZoomScorer, open_views
+from zoomloc.locator import Locator, Query, open_views
+from zoomloc.scorers import ZoomScorer
 from zoomloc.training.loop import train
 from zoomloc.world.coverage import Coverage
 from zoomloc.world.photos import read_photos
@@ -170,7 +171,7 @@ def test_a_checkpoint_of_another_region_is_refused(run, painted, tmp_path):
     finer = dataclasses.replace(region, terminal_level=region.terminal_level + 2)
     finer.save(tmp_path / "region.json")
     (tmp_path / "imagery.pmtiles").symlink_to(painted / "imagery.pmtiles")
-    with pytest.raises(CheckpointError, match="was trained on 'painted'"):
+    with pytest.raises(CheckpointError, match="trained on, 'painted'"):
         Locator.load(run, tmp_path)
 
 

@@ -187,6 +187,9 @@ def test_benchmark_json() -> None:
     validator("benchmark").validate([ROW, {**ROW, "entrant": "justzoomin-centre"}])
     validator("benchmark").validate([])
     validator("benchmark").validate([{**ROW, "entrant": "trial-birds-eye", "protocol": "trial"}])
+    for chance in ("constant", "random-road"):
+        row = {**ROW, "entrant": chance, "params": 0, "train_seconds": 0, "details": {}}
+        validator("benchmark").validate([row])
     for change in (
         {"entrant": "my-model"},
         {"protocol": "same-town"},
@@ -194,6 +197,7 @@ def test_benchmark_json() -> None:
         {"commit": "main"},
         {"metrics": {}},
         {"metrics": {"r_at_50m": 0.3}},
+        {"details": {"zoom_accuracy": [90.0]}},
         {"other": 1},
     ):
         assert not accepts("benchmark", [{**ROW, **change}]), change

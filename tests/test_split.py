@@ -131,6 +131,19 @@ def test_blocks_keep_their_distance(table: Path) -> None:
         split_photos(table, "block", block_m=0)
 
 
+def test_blocks_may_be_all_val_and_test(table: Path) -> None:
+    """Models trained elsewhere need no train photos: val calibrates them, test is the rest."""
+    found = split_photos(table, "block", val=0.3, test=0.7, block_m=100, buffer_m=60)
+    photos = read_photos(table)
+    assert found.photos["train"] == 0
+    assert found.photos["val"] > 20 and found.photos["test"] > 200
+    assert found.left_out + found.photos["val"] == pytest.approx(180, abs=60)
+    val, test = ([p.place for p in photos if p.split == split] for split in ("val", "test"))
+    assert min(distance_m(a, b) for a in val for b in test) > 60
+    with pytest.raises(PhotoError, match="leaves no photo for val"):
+        split_photos(table, "block", val=0.3, test=0.7, block_m=100, buffer_m=600)
+
+
 def test_a_region_is_all_test(table: Path) -> None:
     found = split_photos(table, "region")
     assert found.photos == {"train": 0, "val": 0, "test": 600}

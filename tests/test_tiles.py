@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import shapely
 from pyproj import Transformer
 from raster_files import CORNER, UTM, ground, noise, write_tif
 from shapely.geometry import Point
@@ -18,8 +19,11 @@ from data_prep import tiles as tiles_module
 from data_prep.rasters import inspected
 from data_prep.tile_jobs import averaged
 from data_prep.tiles import PYRAMID_NAME, REGION_NAME, SCRATCH_NAME, build_tiles
+from zoomloc.cli.screen import Screen
+from zoomloc.cli.steps import make_tiles
+from zoomloc.config import TilesConfig
 from zoomloc.errors import ImageryError, OutputError, RegionError
-from zoomloc.world.cells import LatLng, cell_at, geod
+from zoomloc.world.cells import Bounds, LatLng, cell_at, geod
 from zoomloc.world.coverage import Coverage
 from zoomloc.world.pyramid import FILL, TilePyramid
 from zoomloc.world.region import Region
@@ -311,6 +315,63 @@ def test_rasters_that_do_not_touch_are_one_region_with_a_gap(tmp_path):
         assert (gap == FILL).all()
         covered = Coverage.of(summary.region, pyramid).leaves.sum()
         assert covered * summary.region.cell_size_m**2 == pytest.approx(20_000, rel=0.25)
+
+
+def box_of(west, north, east, south) -> Bounds:
+    """A box in degrees from metres right and down of the corner."""
+    places = [place_of(CORNER[0] + x, CORNER[1] - y) for x in (west, east) for y in (north, south)]
+    lats, lngs = ([getattr(p, name) for p in places] for name in ("lat", "lng"))
+    return Bounds(min(lngs), min(lats), max(lngs), max(lats))
+
+
+def test_bounds_cut_the_region_and_the_tiles_out_of_the_rasters(tmp_path):
+    far = (CORNER[0] + 5_000, CORNER[1])
+    rasters = [
+        write_tif(tmp_path / "a.tif", ground(900)),
+        write_tif(tmp_path / "b.tif", ground(100), corner=far),
+    ]
+    box = box_of(300, 200, 600, 450)
+    summary = build_tiles(rasters, tmp_path / "out", "part", workers=1, bounds=box)
+    assert summary.region.shape().equals(shapely.box(*box))
+    assert summary.region.shape().equals(Region.load(summary.region_file).shape())
+    with TilePyramid.open(summary.imagery) as pyramid:
+        assert pyramid.metadata["sources"] == ["a.tif"]
+        leaves = Coverage.of(summary.region, pyramid).leaves
+        share = leaves.sum() * summary.region.cell_size_m**2 / (300 * 250)
+        assert share == pytest.approx(1, abs=0.15)
+        beyond = pyramid.square(LatLng(place_of(*far).lat - 4e-4, place_of(*far).lng + 4e-4), 9, 8)
+        assert (beyond == FILL).all()
+    assert not build_tiles(rasters, tmp_path / "out", "part", workers=1, bounds=box).built
+    whole = build_tiles(rasters[:1], tmp_path / "all", "part", workers=1)
+    assert len(all_tiles(summary.imagery)) < len(all_tiles(whole.imagery))
+    assert build_tiles(rasters[:1], tmp_path / "out", "part", workers=1).built  # another job
+
+
+def test_bounds_of_a_config_reach_the_tiles(tmp_path):
+    raster = write_tif(tmp_path / "a.tif", ground(300))
+    box = box_of(100, 100, 200, 200)
+    make_tiles(TilesConfig(bounds=box), [raster], tmp_path, "part", 1, Screen(quiet=True))
+    assert Region.load(tmp_path / REGION_NAME).shape().equals(shapely.box(*box))
+
+
+def test_bounds_are_met_across_the_antimeridian(tmp_path):
+    pixel = 1e-5
+    path = write_tif(tmp_path / "a.tif", ground(400), "EPSG:4326", (180 - 200 * pixel, -17), pixel)
+    for turn in (0, -360):  # the same box, named on either side
+        west, east = 180 - 100 * pixel + turn, 180 + 50 * pixel + turn
+        box = Bounds(west, -17 - 300 * pixel, east, -17 - 100 * pixel)
+        summary = build_tiles([path], tmp_path / str(turn), "fiji", workers=1, bounds=box)
+        with TilePyramid.open(summary.imagery) as pyramid:
+            covered = Coverage.of(summary.region, pyramid).leaves.sum()
+        ground_m2 = 150 * 200 * (pixel * 111_320) ** 2 * 0.956
+        assert covered * summary.region.cell_size_m**2 == pytest.approx(ground_m2, rel=0.2)
+
+
+def test_bounds_beyond_all_rasters_are_refused(tmp_path):
+    raster = write_tif(tmp_path / "a.tif", ground(100))
+    with pytest.raises(RegionError, match="no raster reaches into bounds .* rasters lie within"):
+        build_tiles([raster], tmp_path, "a", workers=1, bounds=box_of(200, 0, 300, 100))
+    assert not (tmp_path / PYRAMID_NAME).exists()
 
 
 def test_a_raster_in_degrees_crosses_the_antimeridian(tmp_path):

@@ -5,8 +5,9 @@ import hashlib
 import json
 import math
 import shutil
-from collections import defaultdict
-from datetime import datetime
+from collections import Counter, defaultdict
+from dataclasses import replace
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,10 @@ import pytest
 import rasterio
 from PIL import Image
 from pyproj import Geod
+from shapely.geometry import LineString, Point
 
 from data_prep import town as town_module
-from data_prep.drives import sun_at
+from data_prep.drives import plan_days, sun_at, under_one_light
 from data_prep.scene import Scene
 from data_prep.town import PhotoPlan, build_town
 from data_prep.town_light import cast_shadow
@@ -218,6 +220,75 @@ def test_photos_look_along_the_true_bearing(town):
             view = render(scene, camera_at(scene, place, bearing_deg, **lens), Light()).mean(2)
             found.append(np.corrcoef(photo.ravel(), view.ravel())[0, 1])
     assert np.mean(right) > np.mean(wrong) + 0.15
+
+
+SCATTERED = PhotoPlan(230, 30, 32, 16, nuisances=False, scattered=True)
+
+
+@pytest.fixture(scope="module")
+def scattered(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("scattered") / "t"
+    build_town(out, 7, SIZE_M, SCATTERED)
+    return out
+
+
+def test_scattered_photos_are_exactly_as_many_in_groups_of_a_day(scattered):
+    groups = Counter(row["file"].split("/")[0] for row in truth_of(scattered))
+    assert sorted(groups.values()) == [30, 30, 100, 100]
+    assert len({name[:10] for name in groups}) == 4
+    newest, before = sorted((date.fromisoformat(name[:10]) for name in groups), reverse=True)[:2]
+    assert groups[max(groups)] == 30  # the test photos
+    assert newest - before > timedelta(days=120)
+
+
+def test_scattered_photos_lie_anywhere_on_the_streets_and_look_along_them(scattered):
+    scene = Scene.from_rasters(scattered / "ortho.tif", scattered / "surface.tif")
+    roads = json.loads((scattered / "roads.geojson").read_text())
+    lines = [
+        LineString([scene.to_xy(LatLng(lat, lng)) for lng, lat in road["geometry"]["coordinates"]])
+        for road in roads["features"]
+    ]
+    away_m, turns_deg, points = [], [], []
+    for row in truth_of(scattered):
+        point = Point(scene.to_xy(LatLng(float(row["lat"]), float(row["lng"]))))
+        line = min(lines, key=point.distance)
+        at = line.project(point)
+        a, b = line.interpolate(max(at - 1, 0)), line.interpolate(min(at + 1, line.length))
+        street_deg = math.degrees(math.atan2(b.x - a.x, a.y - b.y)) - scene.north_deg()
+        turns_deg.append((float(row["bearing_deg"]) - street_deg + 90) % 180 - 90)
+        away_m.append(point.distance(line))
+        points.append((point.x, point.y))
+    assert max(away_m) < 3.2 and np.mean(away_m) > 0.4
+    assert np.median(np.abs(turns_deg)) == pytest.approx(0.674 * 10, abs=2)  # of N(0, 10)
+    jumps_m = np.hypot(*np.diff(points, axis=0).T)
+    assert np.median(jumps_m) > 40  # no drives
+    bearings = np.array([float(row["bearing_deg"]) for row in truth_of(scattered)])
+    for quarter in range(4):
+        assert (bearings // 90 == quarter).sum() > 15
+
+
+def test_plain_scattered_photos_have_one_rig_one_light_and_no_errors(scattered):
+    for row in truth_of(scattered)[::9]:
+        camera, world = exif_of(scattered / "photos" / row["file"])
+        assert camera[0xA405] == 20
+        assert degrees(world[2], world[1]) == pytest.approx(float(row["lat"]), abs=1e-7)
+        assert degrees(world[4], world[3]) == pytest.approx(float(row["lng"]), abs=1e-7)
+        assert float(world[17]) == pytest.approx(float(row["bearing_deg"]), abs=0.011)
+    days = plan_days(np.random.default_rng(1), 48.0, 9.0, 0.0, nuisances=False)
+    assert len({day.light for day in days}) == len(days)
+    assert {day.light for day in under_one_light(days)} == {days[0].light}
+    assert [day.date for day in under_one_light(days)] == [day.date for day in days]
+
+
+def test_a_town_of_drives_does_not_mention_scattering_and_is_told_from_one(
+    town, scattered, tmp_path
+):
+    assert "scattered" not in json.loads((town / "town.json").read_text())["photos"]
+    assert json.loads((scattered / "town.json").read_text())["photos"]["scattered"] is True
+    assert build_town(scattered, 7, SIZE_M, SCATTERED).photos == 260
+    for out, plan in ((town, replace(PLAN, scattered=True)), (scattered, PLAN)):
+        with pytest.raises(ConfigError, match="other parameters"):
+            build_town(out, 7, SIZE_M, plan)
 
 
 def test_a_finished_town_is_left_alone(town):

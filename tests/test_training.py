@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from zoomloc.checkpoint import load_tensors
-from zoomloc.config import AugmentConfig, Config, TrainConfig, load_config
+from zoomloc.checkpoint import build_model, load_explained, load_tensors
+from zoomloc.config import Config, load_config
 from zoomloc.errors import ConfigError, PhotoError
 from zoomloc.index import RegionViews
 from zoomloc.locator import Locator, Query, open_views
-from zoomloc.training import loop as loop_module
-from zoomloc.training.dataset import ExampleMaker
+from zoomloc.model.zoom import ZoomModel
+from zoomloc.training.dataset import Ground, Order
 from zoomloc.training.loop import numbered_checkpoints, schedule, train
+from zoomloc.training.zooms import ZoomLearner, targets_of, zoom_batch
 from zoomloc.world.photos import read_photos, write_photos
 
 
@@ -69,6 +70,84 @@ def test_resumed_equals_uninterrupted_to_the_bit(small_config, tmp_path, rollout
     logs = [(tmp_path / run / "metrics.jsonl").read_text() for run in ("whole", "parts")]
     rows = [[json.loads(line)["step"] for line in log.splitlines()] for log in logs]
     assert rows[0] == rows[1]
+
+
+def test_a_step_of_several_batches_resumes_too_and_sees_more_photos(small_config, tmp_path):
+    more = ["train.accumulate=2", "train.steps=4", "train.val_every_steps=2"]
+    config = with_changes(small_config, *more, "train.rollout_share=0.5", "model.dropout=0.1")
+    train(config, tmp_path / "whole")
+
+    def stop(progress):
+        if progress.step == 3:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "parts", stop)
+    train(config, tmp_path / "parts")
+    assert same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    last = load_explained(numbered_checkpoints(tmp_path / "whole")[-1])
+    assert last.photos_seen == 4 * 2 * 16
+
+
+def test_several_batches_have_the_gradient_of_one_large_one(small_config, tmp_path):
+    """All 480 photos at once, or in two halves; the first moments are the gradient's tenth."""
+    changes = ["train.steps=1", "train.clip=1e9", 'train.targets="hard"', 'model.norm="group"']
+    off = {f"photo_{name}": 0.0 for name in ("colour", "shift", "scale", "erase")}
+    changes += ['train.precision="fp32"', "model.place_dropout=0.0"]
+    changes += [f"train.augment={json.dumps(off | {'view_colour': 0})}"]
+    moments = []
+    for batch, count in ((480, 1), (240, 2)):
+        config = with_changes(
+            small_config, *changes, f"train.batch={batch}", f"train.accumulate={count}"
+        )
+        train(config, tmp_path / str(count))
+        found = weights(tmp_path / str(count))
+        moments.append({k: v for k, v in found.items() if k.endswith("exp_avg")})
+    assert moments[0] and moments[0].keys() == moments[1].keys()
+    for name, whole in moments[0].items():
+        torch.testing.assert_close(moments[1][name], whole, atol=2e-5, rtol=1e-2)
+
+
+def test_the_best_checkpoint_is_chosen_by_the_recall_that_is_asked_for(small_config, tmp_path):
+    config = with_changes(small_config, 'train.select_by="r_at_100m"', "train.val_every_steps=3")
+    summary = train(config, tmp_path)
+    log = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    looks = [row for row in log if "val" in row]
+    best = max(looks, key=lambda row: (row["val"]["r_at_100m"]["value"], row["step"]))
+    kept = load_explained(tmp_path / "checkpoint-best.safetensors")
+    assert kept.step == best["step"]
+    assert summary.val_r50 == best["val"]["r_at_50m"]["value"]
+    state = load_explained(numbered_checkpoints(tmp_path)[-1]).metrics
+    assert state["best"] == best["val"]["r_at_100m"]["value"]
+
+
+def test_what_only_a_graphics_card_can_do_is_refused_without_one(small_config, tmp_path):
+    with pytest.raises(ConfigError, match="fp16: needs a graphics card"):
+        train(with_changes(small_config, 'train.device="cpu"', 'train.precision="fp16"'), tmp_path)
+    if not torch.cuda.is_available():
+        with pytest.raises(ConfigError, match="finds no graphics card"):
+            train(with_changes(small_config, 'train.device="cuda"'), tmp_path)
+
+
+def test_the_first_view_can_be_left_as_it_is(small_config, painted):
+    class Watched(ZoomModel):
+        def encode_views(self, views):
+            self.seen = views.detach().clone()
+            return super().encode_views(views)
+
+    views = open_views(painted, small_config)
+    ground = Ground(read_photos(painted / "photos.parquet", "train"), views, (48, 24))
+    for plain in (False, True):
+        tree = small_config.train.augment.model_dump() | {"first_view_plain": plain}
+        config = with_changes(small_config, f"train.augment={json.dumps(tree)}")
+        model = Watched(build_model(config, views.region).spec)
+        learner = ZoomLearner(config, model, [ground])
+        batch = learner.batch(0)
+        learner.loss(batch)
+        changed = (model.seen - batch.views / 255).abs().amax((1, 2, 3)) > 1e-6
+        assert (batch.view[:, 0] == 0).all()  # the view that all photos share
+        assert bool(changed[0]) != plain
+        assert changed[1:].all()
 
 
 def test_a_finished_run_is_not_trained_again(small_config, tmp_path):
@@ -139,7 +218,8 @@ def test_other_models_of_the_same_code_train_save_and_answer(
 def test_it_learns_where_photos_are(small_config, tmp_path, painted):
     """On photos of a drive it never saw, far above what a random photo's place would reach."""
     # these photos are maps, not views: to shift or magnify one is to move it
-    still = {name: 0.0 for name in AugmentConfig.model_fields}
+    still = {f"photo_{name}": 0.0 for name in ("colour", "shift", "scale", "erase")}
+    still["view_colour"] = 0.0
     config = with_changes(
         small_config,
         "train.steps=400",
@@ -202,10 +282,11 @@ def test_a_killed_process_resumes(small_config, tmp_path):
 def test_each_distinct_view_is_in_a_batch_once(small_config, painted):
     views = open_views(painted, small_config)
     photos = read_photos(painted / "photos.parquet", "train")
-    maker = ExampleMaker(photos, views, small_config.train, small_config.model.photo_px)
-    indices = maker.indices(0)
-    targets = maker.targets(indices)
-    batch = maker.batch(indices, targets, maker.paths(0, targets))
+    ground = Ground(photos, views, small_config.model.photo_px)
+    indices = np.arange(16)
+    targets = targets_of(ground, indices, small_config.train)
+    paths = [views.region.path(p.place) for p in ground.photos[:16]]
+    batch = zoom_batch(ground, indices, targets, paths, small_config.train)
     flat = batch.views.reshape(len(batch.views), -1)
     assert len(torch.unique(flat, dim=0)) == len(flat)
     assert batch.view.max() + 1 == len(batch.views)
@@ -214,14 +295,16 @@ def test_each_distinct_view_is_in_a_batch_once(small_config, painted):
     assert (batch.target[~batch.present] == 0).all()
 
 
-def test_an_epoch_sees_every_photo_once_and_epochs_differ(small_config, painted):
-    views = open_views(painted, small_config)
-    photos = read_photos(painted / "photos.parquet", "train")
-    maker = ExampleMaker(photos, views, small_config.train, small_config.model.photo_px)
-    per_epoch = len(photos) // 16
-    first = [maker.indices(s) for s in range(per_epoch)]
-    assert len(set(np.concatenate(first).tolist())) == per_epoch * 16
-    assert not np.array_equal(first[0], maker.indices(per_epoch))
+def test_an_epoch_sees_every_photo_once_and_epochs_differ():
+    order = Order((48, 35), batch=16, seed=3)
+    first = [order.at(step) for step in range(5)]  # 3 batches of one region, 2 of the other
+    for ground, count in ((0, 48), (1, 32)):
+        seen = np.concatenate([indices for number, indices in first if number == ground])
+        assert len(seen) == len(set(seen.tolist())) == count
+    assert first[0][1].tolist() != order.at(5)[1].tolist()
+    assert [o.tolist() for _, o in first] == [
+        Order((48, 35), 16, 3).at(s)[1].tolist() for s in range(5)
+    ]
 
 
 def test_photos_of_another_place_are_refused(small_config, painted):
@@ -231,14 +314,14 @@ def test_photos_of_another_place_are_refused(small_config, painted):
         for p in read_photos(painted / "photos.parquet", "train")
     ]
     with pytest.raises(PhotoError, match="none of 480 training photos"):
-        ExampleMaker(photos, views, TrainConfig(), (48, 24))
+        Ground(photos, views, (48, 24))
 
 
 def test_a_loss_that_is_no_number_says_so(small_config, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        loop_module,
-        "forward_loss",
-        lambda model, *_: sum(p.sum() for p in model.parameters()) * torch.nan,
+        ZoomLearner,
+        "loss",
+        lambda learner, _: sum(p.sum() for p in learner.model.parameters()) * torch.nan,
     )
     with pytest.raises(ConfigError, match="lower train.lr"):
         train(small_config, tmp_path)

@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from zoomloc.errors import ConfigError
-from zoomloc.model.encoders import ENCODERS, build_encoder, child_pooling
+from zoomloc.model.encoders import ENCODERS, EncoderSpec, build_encoder, child_pooling
 from zoomloc.model.zoom import Steps, Views, ZoomModel, ZoomSpec
 
+TINY = EncoderSpec("tiny", (8, 8, 16), "batch")
 SMALL = ZoomSpec(
-    branching=16, photo_px=(48, 24), view_px=32, view_margin=0.0, photo_encoder="tiny",
-    photo_channels=(8, 8, 16), view_encoder="tiny", view_channels=(8, 8, 16),
-    shared_encoder=False, norm="batch", photo_tokens=2, pooling="grid", width=32, layers=2,
+    branching=16, photo_px=(48, 24), view_px=32, view_margin=0.0, photo_encoder=TINY,
+    view_encoder=TINY, shared_encoder=False, photo_tokens=2, pooling="grid", width=32, layers=2,
     heads=2, ffn_ratio=2.0, dropout=0.0, head="linear", level_embedding=True, place=True,
     place_dropout=0.5,
 )  # fmt: skip
@@ -149,8 +149,11 @@ def test_views_are_tokens_of_each_view_alone():
         ({"branching": 8}, "4, 16 or 64"),
         ({"width": 30}, "model.heads"),
         ({"head": "x"}, "model.head"),
-        ({"photo_encoder": "resnet"}, "tiny"),
-        ({"shared_encoder": True, "view_channels": (4, 4, 4)}, "shared_encoder"),
+        ({"photo_encoder": EncoderSpec("resnet", (), "")}, "tiny"),
+        (
+            {"shared_encoder": True, "view_encoder": EncoderSpec("tiny", (4, 4, 4), "batch")},
+            "shared_encoder",
+        ),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(change, says):
@@ -162,13 +165,14 @@ def test_the_registry_is_the_place_to_swap_encoders(monkeypatch):
     class Plain(torch.nn.Module):
         stride, channels = 8, 3
 
-        def __init__(self, channels, norm):
+        def __init__(self, spec):
             super().__init__()
 
         def forward(self, pictures):
             return torch.nn.functional.avg_pool2d(pictures, 8)
 
     monkeypatch.setitem(ENCODERS, "plain", Plain)
-    assert build_encoder("plain", ()).channels == 3
-    model = ZoomModel(spec(photo_encoder="plain", view_encoder="plain")).eval()
+    plain = EncoderSpec("plain", (), "")
+    assert build_encoder(plain).channels == 3
+    model = ZoomModel(spec(photo_encoder=plain, view_encoder=plain)).eval()
     assert run(model, *example(model, root=False))[1].shape == (3, 3, 16)

@@ -1,9 +1,12 @@
 """Weights in safetensors, and beside them the JSON that explains them.
 
-A checkpoint says by itself what it is: config, region, imagery, split and metrics. Knows
+A checkpoint says by itself what it is: config, region, imagery, split and metrics, and what
+pretrained encoders are built like, so that it needs neither the hub nor their folder. Knows
 nothing of searching or training; optimiser state is just more tensors to it.
 """
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,15 +14,20 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoomloc.config import Config, ModelConfig, parse_config
+from zoomloc.config import Config, EncoderConfig, ModelConfig, parse_config
 from zoomloc.errors import CheckpointError, ConfigError, RegionError
+from zoomloc.model.encoders import EncoderSpec, architecture_of
+from zoomloc.model.precision import device_of
+from zoomloc.model.towers import Towers, TowersSpec
 from zoomloc.model.zoom import ZoomModel, ZoomSpec
 from zoomloc.world.files import read_json, write_json, written_whole
 from zoomloc.world.region import Region
 
 SCHEMA = "zoomloc/checkpoint/1"
+Encoders = Mapping[str, dict[str, Any]]  # "photo" and "view": architecture_of each
+NO_ENCODERS: Encoders = {}
 
 
 @dataclass(frozen=True)
@@ -36,25 +44,89 @@ class Explained:
     metrics: dict[str, Any] = field(default_factory=dict)
     attribution: tuple[str, ...] = ()
     licence: str = ""
+    encoders: dict[str, dict[str, Any]] = field(default_factory=dict)  # encoders_of the network
 
 
-def spec_of(model: ModelConfig, branching: int) -> ZoomSpec:
+def encoders_of(model: Any) -> dict[str, dict[str, Any]]:
+    """What its encoders are built like; empty for small ones."""
+    return {side: architecture_of(getattr(model, f"{side}_encoder")) for side in ("photo", "view")}
+
+
+def encoder_specs(model: ModelConfig, encoders: Encoders) -> tuple[EncoderSpec, EncoderSpec]:
+    """Photo and view encoder of a config; those known from ``encoders`` need no source."""
+
+    def one(side: str, config: EncoderConfig) -> EncoderSpec:
+        known = json.dumps(encoders[side], sort_keys=True) if encoders.get(side) else ""
+        is_class = model.pooling == "class"
+        return EncoderSpec(
+            norm=model.norm, class_token=is_class, architecture=known, **config.model_dump()
+        )
+
+    return one("photo", model.photo_encoder), one("view", model.view_encoder)
+
+
+def spec_of(model: ModelConfig, branching: int, encoders: Encoders = NO_ENCODERS) -> ZoomSpec:
     """The network that a config describes, for K = ``branching``."""
-    same = model.model_dump(exclude={"photo_encoder", "view_encoder"})
-    return ZoomSpec(
-        branching=branching,
-        photo_encoder=model.photo_encoder.name,
-        photo_channels=model.photo_encoder.channels,
-        view_encoder=model.view_encoder.name,
-        view_channels=model.view_encoder.channels,
-        **same,
+    photo, view = encoder_specs(model, encoders)
+    same = model.model_dump(exclude={"kind", "towers", "photo_encoder", "view_encoder", "norm"})
+    return ZoomSpec(branching=branching, photo_encoder=photo, view_encoder=view, **same)
+
+
+def towers_spec(model: ModelConfig, encoders: Encoders = NO_ENCODERS) -> TowersSpec:
+    """The two towers that a config describes."""
+    photo, view = encoder_specs(model, encoders)
+    towers = model.towers
+    return TowersSpec(
+        photo_px=model.photo_px,
+        view_px=model.view_px,
+        photo_encoder=photo,
+        view_encoder=view,
+        shared_encoder=model.shared_encoder,
+        photo_crops=model.photo_crops,
+        pooling=model.pooling,
+        width=model.width,
+        depths=towers.depths,
+        temperature=towers.temperature,
+        learned_temperature=towers.learned_temperature,
     )
 
 
-def build_model(config: Config, region: Region) -> ZoomModel:
+def network(
+    model: ModelConfig, branching: int, encoders: Encoders = NO_ENCODERS
+) -> ZoomModel | Towers:
+    """The network that a config describes, with random weights (pretrained ones from the source).
+
+    Encoders known from ``encoders`` are built empty instead, offline.
+    """
+    if model.kind == "towers":
+        return Towers(towers_spec(model, encoders))
+    return ZoomModel(spec_of(model, branching, encoders))
+
+
+def build_model(
+    config: Config, region: Region, encoders: Encoders = NO_ENCODERS
+) -> ZoomModel | Towers:
     """A fresh network for a region, seeded by ``train.seed``."""
     torch.manual_seed(config.train.seed)
-    return ZoomModel(spec_of(config.model, region.branching))
+    return network(config.model, region.branching, encoders)
+
+
+def weights_of(model: nn.Module) -> dict[str, Tensor]:
+    """The state of a network; a tensor of two names, as of a shared encoder, under the first."""
+    first: dict[int, str] = {}
+    state = model.state_dict(keep_vars=True)
+    return {k: v.detach() for k, v in state.items() if first.setdefault(id(v), k) == k}
+
+
+def load_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Take over what ``weights_of`` gave. Raises RuntimeError where it does not fit."""
+    first: dict[int, str] = {}
+    whole = dict(weights)
+    for name, value in model.state_dict(keep_vars=True).items():
+        again = first.setdefault(id(value), name)
+        if again in weights:
+            whole[name] = weights[again]
+    model.load_state_dict(whole)
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], explained: Explained) -> None:
@@ -63,10 +135,10 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], explained: Explained
     The JSON goes last: a new checkpoint counts from the moment that both are there.
     """
     with written_whole(path) as temporary:
-        # a shared encoder has two names for one tensor; bytes go through our own file, so that
-        # a full disk is told as one
+        # bytes go through our own file, so that a full disk is told as one
         apart = {
-            k: v.detach().clone(memory_format=torch.contiguous_format) for k, v in tensors.items()
+            k: v.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for k, v in tensors.items()
         }
         temporary.write_bytes(save(apart))
     write_json(
@@ -83,6 +155,7 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], explained: Explained
             "metrics": explained.metrics,
             "attribution": list(explained.attribution),
             "licence": explained.licence,
+            "encoders": explained.encoders,
         },
     )
 
@@ -102,8 +175,9 @@ def load_explained(path: Path) -> Explained:
             metrics=dict(data["metrics"]),
             attribution=tuple(data["attribution"]),
             licence=str(data["licence"]),
+            encoders={side: dict(built) for side, built in data.get("encoders", {}).items()},
         )
-    except (KeyError, TypeError, ValueError, ConfigError, RegionError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, ConfigError, RegionError) as error:
         raise CheckpointError(
             f"{path.with_suffix('.json')}: made by another version "
             f"({error}); train again or use that version"
@@ -125,17 +199,22 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def load_model(path: Path, explained: Explained) -> ZoomModel:
-    """The network with its weights, ready to answer. Raises CheckpointError."""
-    model = ZoomModel(spec_of(explained.config.model, explained.region.branching))
+def load_model(path: Path, explained: Explained) -> ZoomModel | Towers:
+    """The network with its weights, ready to answer, on a graphics card where there is one.
+
+    (Not with ``train.device: cpu``.) Raises CheckpointError.
+    """
+    config = explained.config
+    model = network(config.model, explained.region.branching, explained.encoders)
     try:
-        model.load_state_dict(load_tensors(path))
+        load_weights(model, load_tensors(path))
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
         raise CheckpointError(
             f"{path}: weights of another version ({first}); train again"
         ) from error
-    return model.eval()
+    asked = config.train.device
+    return model.to(device_of("cpu" if asked == "cpu" else "auto")).eval()
 
 
 def best_checkpoint(run: Path) -> Path:

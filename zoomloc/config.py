@@ -7,10 +7,10 @@ the folder in which the command runs.
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from zoomloc.errors import ConfigError
 
@@ -30,12 +30,15 @@ class TownConfig(Section):
     test_photos: int = Field(1_000, ge=1)
     width_px: int = Field(256, ge=32)
     height_px: int = Field(128, ge=32)
+    nuisances: bool = True  # other seasons, blur, passers-by, errors of position
+    scattered: bool = False  # photos at random points of the roads instead of on drives
 
 
 class TilesConfig(Section):
     """From rasters to the region's pyramid."""
 
     rasters: tuple[Path, ...] = ()
+    bounds: tuple[float, float, float, float] | None = None  # west, south, east, north; degrees
     terminal_cell_m: float = Field(16.0, gt=0)  # about the accuracy of a phone's position
     levels_per_zoom: Literal[1, 2, 3] = 2
     tile_px: Literal[256, 512] = 256
@@ -44,6 +47,16 @@ class TilesConfig(Section):
     attribution: tuple[str, ...] = ()
     licence: str = ""
     capture_date: str | None = None
+
+    @field_validator("bounds")
+    @classmethod
+    def _is_a_box(cls, bounds: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        """West before east (which may pass 180), south before north."""
+        if bounds is not None:
+            west, south, east, north = bounds
+            if not (-180 <= west < east <= west + 360 and -85.06 < south < north < 85.06):
+                raise ValueError("must be west, south, east, north in degrees")
+        return bounds
 
 
 class PhotosConfig(Section):
@@ -69,12 +82,33 @@ class EncoderConfig(Section):
     """A picture encoder; ``name`` is a key of ``zoomloc.model.encoders.ENCODERS``."""
 
     name: str = "tiny"
-    channels: tuple[int, ...] = (32, 64, 128)  # stages; the first three halve the picture
+    channels: tuple[int, ...] = (32, 64, 128)  # tiny: stages; the first three halve the picture
+    source: str = ""  # hf: a model's name on the Hugging Face hub, or a folder
+    tune: Literal["frozen", "last", "lora", "all"] = "frozen"  # hf: what is trained of it
+    last_blocks: int = Field(4, ge=1)  # hf: how many blocks "last" trains
+    lora_rank: int = Field(8, ge=1)
+
+
+class TowersConfig(Section):
+    """Two towers: photo and map crops as vectors (retrieval, or matching by levels)."""
+
+    depths: int = Field(1, ge=1)  # 1: terminal cells only (retrieval); more: one head a depth
+    context_m: float = Field(64.0, gt=0)  # side of the square round a terminal cell
+    dense: int = Field(4, ge=1)  # reference squares a side of a coarser cell
+    temperature: float = Field(0.07, gt=0)
+    learned_temperature: bool = True
+    near: int = Field(31, ge=0)  # neighbours that join each seed of a batch
+    near_share: float = Field(0.1, ge=0, le=1)  # of the run with near cells; later similar ones
+    mine_every: float = Field(0.15, gt=0, le=1)  # share of the run between two minings
+    extra: float = Field(0.5, ge=0)  # crops of anywhere, a share of the batch
+    sigma_cells: float = Field(0.25, gt=0)  # softness of the targets at the coarser depths
 
 
 class ModelConfig(Section):
-    """The encoders and the zoom transformer."""
+    """The encoders and what stands on them: the zoom transformer, or two towers."""
 
+    kind: Literal["zoom", "towers"] = "zoom"
+    towers: TowersConfig = TowersConfig()
     photo_px: tuple[int, int] = (64, 32)  # width, height; padded to this shape, never squashed
     view_px: int = Field(64, ge=16)
     view_margin: float = Field(0.0, ge=0, le=2)  # context around a view, share of its side
@@ -82,8 +116,10 @@ class ModelConfig(Section):
     view_encoder: EncoderConfig = EncoderConfig(channels=(16, 32, 64))
     shared_encoder: bool = False
     norm: Literal["batch", "group"] = "batch"  # in the tiny encoders
+    photo_crops: int = Field(1, ge=1, le=8)  # a photo is encoded in so many parts, side by side
     photo_tokens: int = Field(2, ge=1)
-    pooling: Literal["mean", "grid"] = "grid"  # a photo's tokens: mean over it, or all of its grid
+    # a picture's tokens: from its mean, from all of its grid, or from the class token (hf)
+    pooling: Literal["mean", "grid", "class"] = "grid"
     width: int = Field(128, ge=8)
     layers: int = Field(3, ge=1)
     heads: int = Field(4, ge=1)
@@ -96,31 +132,57 @@ class ModelConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Random changes to training pictures; 0 turns one off."""
+    """Random changes to training pictures; 0 turns one off (1 a crop)."""
 
     photo_colour: float = Field(0.2, ge=0)
+    photo_colour_chance: float = Field(1.0, ge=0, le=1)
+    photo_grey: float = Field(0.0, ge=0, le=1)  # chance
+    photo_jpeg: float = Field(0.0, ge=0, le=1)  # chance of the loss of another coding
+    photo_crop: float = Field(1.0, gt=0, le=1)  # least share of the area, its shape kept
     photo_shift: float = Field(0.08, ge=0, le=0.5)  # share of the picture's width
     photo_scale: float = Field(0.15, ge=0, le=0.5)
+    photo_blur: float = Field(0.0, ge=0, le=1)  # chance of blur or sharpening
     photo_erase: float = Field(0.3, ge=0, le=1)  # chance of one grey box
+    photo_dropout: float = Field(0.0, ge=0, le=1)  # chance of a grid or many black boxes
     photo_noise: float = Field(0.0, ge=0)
     view_colour: float = Field(0.15, ge=0)
+    view_colour_chance: float = Field(1.0, ge=0, le=1)
+    view_grey: float = Field(0.0, ge=0, le=1)
+    view_jpeg: float = Field(0.0, ge=0, le=1)
+    view_blur: float = Field(0.0, ge=0, le=1)
+    view_dropout: float = Field(0.0, ge=0, le=1)
+    first_view_plain: bool = False  # zoom: the view all photos share is left as it is
+    mirror: bool = False  # towers: photo and map mirrored together, for half of a batch
+    turn: bool = False  # towers: the map turned by a multiple of 90 degrees
     view_noise: float = Field(0.0, ge=0)
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Recall = Literal["r_at_25m", "r_at_40m", "r_at_50m", "r_at_100m", "exact_cell"]
 
 
 class TrainConfig(Section):
     """The loop; it ends at ``steps`` or after ``max_minutes``, whichever comes first."""
 
     seed: int = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a graphics card where there is one
     batch: int = Field(64, ge=1)
+    accumulate: int = Field(1, ge=1)  # batches that one step of the weights is made of
     steps: int = Field(100_000, ge=1)
     max_minutes: float | None = Field(None, gt=0)
+    clock: Literal["wall", "process"] = "wall"  # process: time of this process over all threads
     lr: float = Field(8e-4, gt=0)
     lr_floor: float = Field(0.02, ge=0, le=1)  # share of lr at the end of the cosine
+    backbone_lr: float = Field(1.0, ge=0)  # share of lr for pretrained weights
+    layer_decay: float = Field(1.0, gt=0, le=1)  # of that, from each pretrained layer to the next
     warmup: float = Field(0.05, ge=0, le=1)  # share of the run
     weight_decay: float = Field(0.05, ge=0)
+    decay_vectors: bool = False  # weight decay on norms and biases too
+    betas: tuple[Beta, Beta] = (0.9, 0.98)
     clip: float = Field(1.0, gt=0)
     ema: float = Field(0.998, ge=0, lt=1)
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the processor has it
+    # auto: bf16 where the processor has it; fp16 on a graphics card only
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     threads: int = Field(1, ge=0)  # of torch; 0 leaves it to torch. One beats two on shared cores
     targets: Literal["soft", "hard"] = "soft"
     sigma_m: float = Field(8.0, ge=0)  # blur of the target beyond the photo's own position error
@@ -130,6 +192,7 @@ class TrainConfig(Section):
     val_every_minutes: float = Field(2.0, gt=0)
     val_every_steps: int | None = Field(None, ge=1)
     val_photos: int = Field(200, ge=1)
+    select_by: Recall = "r_at_50m"  # on val
     keep: int = Field(2, ge=1)
     augment: AugmentConfig = AugmentConfig()
 
@@ -151,6 +214,8 @@ class Config(Section):
 
     name: str = "zoomloc"
     data: Path = Path("data/region")
+    regions: tuple[Path, ...] = ()  # folders to train on; none: data alone
+    val_regions: tuple[Path, ...] = ()  # folders to validate on; none: those trained on
     town: TownConfig | None = None
     tiles: TilesConfig = TilesConfig()
     photos: PhotosConfig = PhotosConfig()
@@ -254,7 +319,8 @@ def _explain(error: ValidationError) -> str:
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         given = repr(first.get("input"))
-        return f"{where}: {first['msg'].lower()} (given: {given[:60]})"
+        said = first["msg"].lower().removeprefix("value error, ")
+        return f"{where}: {said} (given: {given[:60]})"
     known = _known_keys(first["loc"][:-1])
     near = difflib.get_close_matches(str(first["loc"][-1]), known, n=1, cutoff=0.4)
     hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"

@@ -5,13 +5,13 @@ Knows nothing of training or of how answers are scored.
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from zoomloc.belief.posterior import Posterior
 from zoomloc.belief.search import SearchPlan, greedy_paths, search
@@ -19,9 +19,9 @@ from zoomloc.checkpoint import Explained, best_checkpoint, load_explained, load_
 from zoomloc.config import Config, SearchConfig
 from zoomloc.errors import CheckpointError, RegionError
 from zoomloc.index import RegionViews
-from zoomloc.model.zoom import Steps, Views, ZoomModel
+from zoomloc.scorers import scorer_of
 from zoomloc.world.answers import Answer, Candidate
-from zoomloc.world.cells import Cell, LatLng, distance_m
+from zoomloc.world.cells import LatLng, distance_m
 from zoomloc.world.coverage import Coverage
 from zoomloc.world.files import sha256_of
 from zoomloc.world.images import load_fitted
@@ -30,94 +30,8 @@ from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
 
 Pictures = npt.NDArray[np.uint8]
-Tokens = tuple[Tensor, Tensor | None]  # of one view: pooled, and its children where read
-ENCODE_AT_ONCE = 128
 DISC_M = 25.0  # the answer is the Bayes point for "within 25 m" (DESIGN 5.5)
 KEPT_CELLS = 64  # cells of the posterior that an answer keeps
-
-
-@dataclass
-class ZoomScorer:
-    """The zoom transformer as a ``Scorer``; each view is encoded once and kept."""
-
-    model: ZoomModel
-    views: RegionViews
-    use_place: bool = True
-    _tokens: dict[Cell | None, tuple[Tensor, Tensor | None]] = field(
-        default_factory=dict, repr=False
-    )
-
-    @torch.inference_mode()
-    def start(self, photos: Sequence[Pictures]) -> Tensor:
-        """Pictures (h, w, 3) uint8 of one shape -> photo tokens (B, P, D)."""
-        stack = torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2).float() / 255.0
-        return torch.cat([self.model.encode_photos(part) for part in stack.split(ENCODE_AT_ONCE)])
-
-    @torch.inference_mode()
-    def roots(self, state: Tensor) -> npt.NDArray[np.float64]:
-        """(B, R) log-probabilities of the roots that have imagery."""
-        count = len(self.views.region.roots)
-        if count == 1:
-            return np.zeros((len(state), 1))
-        root, _ = self.model(
-            state, self._views([None]), self._steps([[None]] * len(state), [[0]] * len(state))
-        )
-        return log_softmax_over(root[:, :count], self.views.child_mask(None)[None])
-
-    @torch.inference_mode()
-    def children(
-        self, state: Tensor, photo_index: npt.NDArray[np.int64], cells: Sequence[Cell]
-    ) -> npt.NDArray[np.float64]:
-        """(n, K) log-probabilities of the children of each cell, -inf without imagery."""
-        head: list[Cell | None] = [None] if self.views.has_root_choice else []
-        paths = [self.views.region.path_to(cell) for cell in cells]
-        seen = [[*head, *path] for path in paths]
-        order = list(dict.fromkeys(c for row in seen for c in row))
-        choices = [[*self.views.choices(path), 0] for path in paths]
-        index = torch.as_tensor(np.asarray(photo_index))
-        _, zooms = self.model(state[index], self._views(order), self._steps(seen, choices, order))
-        mask = np.stack([self.views.child_mask(cell) for cell in cells])
-        return log_softmax_over(zooms[:, -1], mask)
-
-    def leaves(self, state: Tensor) -> None:
-        """The zoom transformer cannot score all terminal cells at once."""
-        return None
-
-    def _views(self, cells: Sequence[Cell | None]) -> Views:
-        """Tokens of views, encoding those not seen before."""
-        missing = [cell for cell in cells if cell not in self._tokens]
-        for start in range(0, len(missing), ENCODE_AT_ONCE):
-            part = missing[start : start + ENCODE_AT_ONCE]
-            stack = np.stack([self.views.picture(cell) for cell in part])
-            pictures = torch.from_numpy(stack).permute(0, 3, 1, 2).float() / 255.0
-            encoded = self.model.encode_views(pictures)
-            for i, cell in enumerate(part):
-                below = None if encoded.children is None else encoded.children[i]
-                self._tokens[cell] = (encoded.pooled[i], below)
-        rows = [self._tokens[cell] for cell in cells]
-        children = [r[1] for r in rows if r[1] is not None]
-        return Views(torch.stack([r[0] for r in rows]), torch.stack(children) if children else None)
-
-    def _steps(
-        self,
-        seen: Sequence[Sequence[Cell | None]],
-        choices: Sequence[Sequence[int]],
-        order: Sequence[Cell | None] = (None,),
-    ) -> Steps:
-        number = {cell: i for i, cell in enumerate(order)}
-        place = torch.tensor([[self.views.place(c) for c in row] for row in seen])
-        return Steps(
-            view=torch.tensor([[number[c] for c in row] for row in seen]),
-            choice=torch.tensor(choices),
-            place=place if self.use_place else None,
-            root=self.views.has_root_choice,
-        )
-
-
-def log_softmax_over(logits: Tensor, present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Log-softmax over the choices that exist; -inf elsewhere."""
-    masked = logits.double().masked_fill(~torch.from_numpy(np.array(present)), -torch.inf)
-    return np.asarray(masked.log_softmax(-1).numpy())
 
 
 @dataclass(frozen=True)
@@ -141,17 +55,24 @@ class Locator:
     ``Locator.load(run)`` reads a trained run; ``answers`` gives one Answer a photo.
     """
 
-    scorer: ZoomScorer
+    scorer: Any  # a belief.search.Scorer with .views, the region that it searches
     photo_px: tuple[int, int]
     search: SearchConfig
     made_by: dict[str, str]
 
     @classmethod
-    def load(cls, run: Path, region: Path | None = None, imagery: Path | None = None) -> "Locator":
+    def load(
+        cls,
+        run: Path,
+        region: Path | None = None,
+        imagery: Path | None = None,
+        anywhere: bool = False,
+    ) -> "Locator":
         """A trained run with its region's pyramid.
 
         ``region`` is the folder with region.json and imagery.pmtiles (the one trained on,
-        unless given); ``imagery`` replaces the pyramid by another of the same ground. Raises
+        unless given); ``imagery`` replaces the pyramid by another of the same ground;
+        ``anywhere`` lets a model that only knows its own region guess in another one. Raises
         CheckpointError, RegionError or ImageryError, also where checkpoint and region differ.
         """
         path = best_checkpoint(run)
@@ -160,7 +81,9 @@ class Locator:
             torch.set_num_threads(explained.config.train.threads)
         folder = region or explained.config.data
         views = open_views(folder, explained.config, imagery)
-        _check_same_ground(explained, views.region, folder)
+        at_home = _is_same_ground(explained, views.region)
+        if not (at_home or anywhere):
+            _check_carries_over(explained, folder)
         model = load_model(path, explained)
         made_by = {
             "checkpoint": sha256_of(path)[:16],
@@ -169,7 +92,7 @@ class Locator:
             "imagery_date": str(views.pyramid.metadata.get("capture_date") or ""),
         }
         return cls(
-            ZoomScorer(model, views),
+            scorer_of(model, views, use_place=at_home),
             explained.config.model.photo_px,
             explained.config.search,
             made_by,
@@ -262,6 +185,8 @@ def open_views(folder: Path, config: Config, imagery: Path | None = None) -> Reg
         Coverage.of(region, pyramid),
         config.model.view_px,
         config.model.view_margin,
+        config.model.towers.context_m,
+        config.model.towers.dense,
     )
 
 
@@ -270,16 +195,22 @@ def config_hash(config: Config) -> str:
     return hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
 
 
-def _check_same_ground(explained: Explained, region: Region, folder: Path) -> None:
-    """This model remembers the places it was trained on; elsewhere it would only guess."""
+def _is_same_ground(explained: Explained, region: Region) -> bool:
+    """Whether a region is the one that the checkpoint was trained on."""
     trained = explained.region
-    if (trained.roots, trained.terminal_level, trained.levels_per_zoom) != (
+    return (trained.roots, trained.terminal_level, trained.levels_per_zoom) == (
         region.roots,
         region.terminal_level,
         region.levels_per_zoom,
-    ):
+    )
+
+
+def _check_carries_over(explained: Explained, folder: Path) -> None:
+    """Refuse a model that remembers the one place it was trained on; elsewhere it would guess."""
+    config = explained.config
+    if config.model.kind == "zoom" and len(config.regions) < 2:
         raise CheckpointError(
-            f"region {folder}: is {region.name!r}, but the checkpoint was trained on "
-            f"{trained.name!r} and knows no other place; give --region of that one, or train "
-            "on this one"
+            f"region {folder}: is not the one that the checkpoint was trained on, "
+            f"{explained.region.name!r}, and it knows no other place; give --region of that one, "
+            "or train on this one"
         )

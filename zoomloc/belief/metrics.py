@@ -105,24 +105,29 @@ def bootstrap_over_groups(
     seed: int,
     resamples: int = 2000,
     level: float = 0.95,
+    weights: npt.ArrayLike | None = None,
 ) -> Interval:
     """The statistic with its percentile interval over resamples of whole groups.
 
-    values, groups: (n,). With a single group nothing is known about others: the interval is
-    then all of the values. Raises PhotoError where there are no values.
+    values, groups: (n,). weights: (n,) positive, how much each value counts in a mean (all
+    alike where None). With a single group nothing is known about others: the interval is then
+    all of the values. Raises PhotoError where there are no values.
     """
     data = _some(values)
     _, group = np.unique(np.array([str(g) for g in groups]), return_inverse=True)
     if len(group) != len(data):
         raise ValueError(f"{len(data)} values but {len(group)} groups")
     q = 0.5 if statistic == "median" else statistic
+    if weights is not None and q != "mean":
+        raise ValueError("only a mean can be weighted")
+    weight = np.ones(len(data)) if weights is None else np.asarray(weights, np.float64)
     count = int(group.max()) + 1
-    value = float(data.mean()) if q == "mean" else _quantile(data, q)
+    value = float(np.average(data, weights=weight)) if q == "mean" else _quantile(data, q)
     if count == 1:
         return Interval(value, float(data.min()), float(data.max()), len(data))
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
     resampled = (
-        _resampled_means(data, group, draws)
+        _resampled_means(data, weight, group, draws)
         if q == "mean"
         else _resampled_quantiles(data, group, draws, q)
     )
@@ -130,9 +135,10 @@ def bootstrap_over_groups(
     return Interval(value, _quantile(resampled, tail), _quantile(resampled, 1 - tail), len(data))
 
 
-def _resampled_means(data: Floats, group: Ints, draws: Ints) -> Floats:
-    """(resamples,) means, from the sum and the size of each group."""
-    return np.asarray((draws @ np.bincount(group, data)) / (draws @ np.bincount(group)))
+def _resampled_means(data: Floats, weight: Floats, group: Ints, draws: Ints) -> Floats:
+    """(resamples,) means, from the weighted sum and the weight of each group."""
+    sums, sizes = np.bincount(group, data * weight), np.bincount(group, weight)
+    return np.asarray((draws @ sums) / (draws @ sizes))
 
 
 def _resampled_quantiles(data: Floats, group: Ints, draws: Ints, q: float) -> Floats:
@@ -200,13 +206,23 @@ def chance_constant(
     The answer is a place of the pool (of a seeded sample, where pairs are more than
     ``max_pairs``), chosen without a look at the truths. Raises PhotoError where either is empty.
     """
-    everywhere = _degrees(pool)
-    some_lat, some_lng = _sampled(everywhere, max_pairs // len(everywhere[0]), seed)
-    near = _counts_within(some_lat, some_lng, *everywhere, (best_within_m,))
-    best = int(np.argmax(near[:, 0]))
+    best = densest(pool, seed, best_within_m, max_pairs)
     lat, lng = _degrees(truths)
-    errors = geodesic_m(lat, lng, some_lat[best], some_lng[best])
+    errors = geodesic_m(lat, lng, np.array(best.lat), np.array(best.lng))
     return {f"r_at_{d:g}m": recall_at(errors, d) for d in distances_m}
+
+
+def densest(
+    pool: Sequence[LatLng], seed: int, within_m: float = 50.0, max_pairs: int = MAX_PAIRS
+) -> LatLng:
+    """The place of the pool that has most of the pool within that distance: the constant answer.
+
+    Where pairs are more than ``max_pairs``, of a seeded sample. Raises PhotoError for no pool.
+    """
+    everywhere = _degrees(pool)
+    lat, lng = _sampled(everywhere, max_pairs // len(everywhere[0]), seed)
+    best = int(np.argmax(_counts_within(lat, lng, *everywhere, (within_m,))[:, 0]))
+    return LatLng(float(lat[best]), float(lng[best]))
 
 
 def _counts_within(

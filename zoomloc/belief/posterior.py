@@ -143,6 +143,23 @@ class Posterior:
         held = self._held(self._boxes(place), np.array([float(radius_m)]), self.mass)
         return min(1.0, float(held[0]))
 
+    def searched_share(self, place: LatLng) -> float:
+        """Share of the ground that is denser in mass than a place, half of what is as dense.
+
+        What someone who searches the likeliest ground first has walked before standing there;
+        1 for a place outside the partition.
+        """
+        column, row = self.region.leaf_xy(np.array([place.lat]), np.array([place.lng]))
+        inside = (0 <= column) & (column < self.region.grid_shape(self.region.zooms)[1])
+        inside &= (0 <= row) & (row < self.region.grid_shape(self.region.zooms)[0])
+        code = z_order(*(np.maximum(v, 0).astype(np.int64) for v in (column, row)))
+        i = int(np.searchsorted(self._start, code, side="right")[0]) - 1
+        if not inside[0] or i < 0 or code[0] >= self._start[i] + self._span[i] ** 2:
+            return 1.0
+        area, own = self._span.astype(np.float64) ** 2, self._density[i]
+        denser, alike = area[self._density > own].sum(), area[self._density == own].sum()
+        return float((denser + alike / 2) / area.sum())
+
     def radius_holding(self, place: LatLng, share: float) -> float:
         """Metres of the smallest disc round a place that holds that share, to a centimetre."""
         boxes = self._boxes(place)

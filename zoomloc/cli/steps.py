@@ -76,6 +76,8 @@ def make_tiles(
     """Rasters become imagery.pmtiles and region.json."""
     with needs_extra("prep"):
         from data_prep.tiles import build_tiles
+    from zoomloc.world.cells import Bounds
+
     if not rasters:
         raise ConfigError("tiles: no raster; give --raster FILE or tiles.rasters in the config")
     with screen.bar("tiles", "tiles") as tick:
@@ -93,6 +95,7 @@ def make_tiles(
             capture_date=plan.capture_date,
             workers=workers,
             progress=tick,
+            bounds=None if plan.bounds is None else Bounds(*plan.bounds),
         )
     region = summary.region
     roots = f"{len(region.roots)} roots" if len(region.roots) > 1 else "1 root"

@@ -6,13 +6,30 @@ Letters: B photos, U distinct views, K children, P tokens of a photo, C channels
 S side of a view in px, g side of a view's feature grid.
 """
 
+import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from zoomloc.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What an encoder is built from; defaults live in ``EncoderConfig``."""
+
+    name: str  # a key of ENCODERS
+    channels: tuple[int, ...]  # tiny: width of each stage
+    norm: str  # tiny: batch | group
+    source: str = ""  # hf: a model's name or a folder
+    tune: str = "frozen"  # hf: frozen | last | lora | all
+    last_blocks: int = 4
+    lora_rank: int = 8
+    class_token: bool = False  # hf: the class token alone, as a grid of 1 x 1
+    architecture: str = ""  # hf: JSON of a checkpoint; given, it is built empty, without the hub
 
 
 class TinyEncoder(nn.Module):
@@ -26,10 +43,15 @@ class TinyEncoder(nn.Module):
 
     stride = 8
 
-    def __init__(self, channels: Sequence[int], norm: str) -> None:
+    def __init__(self, spec: EncoderSpec) -> None:
         super().__init__()
-        if len(channels) < 3:
-            raise ConfigError(f"tiny encoder: {len(channels)} channels; give at least 3 stages")
+        channels, norm = spec.channels, spec.norm
+        if spec.class_token:
+            raise ConfigError("tiny encoder: has no class token; set model.pooling to mean or grid")
+        if len(channels) < 3 or min(channels) < 1:
+            raise ConfigError(
+                f"tiny encoder: channels {channels}; give at least 3 stages of 1 or more"
+            )
         stages: list[nn.Module] = []
         before = 3
         for stage, width in enumerate(channels):
@@ -54,24 +76,113 @@ def _norm(name: str, width: int) -> nn.Module:
     return nn.GroupNorm(max(1, width // 8), width)
 
 
-ENCODERS: dict[str, Callable[[Sequence[int], str], Any]] = {"tiny": TinyEncoder}
+def _hugging_face(spec: EncoderSpec) -> Any:
+    from zoomloc.model.pretrained import HuggingFaceEncoder
+
+    return HuggingFaceEncoder(spec)
 
 
-def build_encoder(name: str, channels: Sequence[int], norm: str = "batch") -> Any:
+ENCODERS: dict[str, Callable[[EncoderSpec], Any]] = {"tiny": TinyEncoder, "hf": _hugging_face}
+
+
+def build_encoder(spec: EncoderSpec) -> Any:
     """The encoder of that name: (N, 3, H, W) in 0..1 -> (N, channels, H/stride, W/stride).
 
     It offers ``.channels`` and ``.stride``. Raises ConfigError where the name is unknown.
     """
-    if name not in ENCODERS:
-        raise ConfigError(f"encoder {name!r} is unknown; known ones: {', '.join(ENCODERS)}")
-    return ENCODERS[name](channels, norm)
+    if spec.name not in ENCODERS:
+        raise ConfigError(f"encoder {spec.name!r} is unknown; known ones: {', '.join(ENCODERS)}")
+    return ENCODERS[spec.name](spec)
+
+
+def build_encoders(photo: EncoderSpec, view: EncoderSpec, shared: bool) -> tuple[Any, Any]:
+    """A photo encoder and a view encoder; one for both where they are shared.
+
+    Raises ConfigError where two different ones are to be shared.
+    """
+    if shared and photo != view:
+        raise ConfigError("model.shared_encoder: photo_encoder and view_encoder must be the same")
+    first = build_encoder(photo)
+    return first, first if shared else build_encoder(view)
+
+
+def architecture_of(encoder: Any) -> dict[str, Any]:
+    """What a checkpoint must keep to build an encoder without the hub; empty for small ones."""
+    return dict(getattr(encoder, "architecture", {}))
+
+
+def rebuildable(spec: EncoderSpec, encoder: Any) -> EncoderSpec:
+    """The spec that builds ``encoder`` again, empty and offline: weights come from elsewhere."""
+    kept = architecture_of(encoder)
+    return replace(spec, architecture=json.dumps(kept, sort_keys=True)) if kept else spec
+
+
+def pretrained_layers(encoder: Any) -> list[list[nn.Parameter]]:
+    """Trained parameters of a pretrained encoder, layer by layer from the picture up.
+
+    For learning rates by layer; empty where nothing is pretrained.
+    """
+    return encoder.layers() if hasattr(encoder, "layers") else []
+
+
+def photo_features(encoder: Any, photos: Tensor, parts: int) -> Tensor:
+    """(B, 3, h, w) -> (B, C, ...): ``parts`` of the width encoded apart, then side by side."""
+    if parts == 1:
+        return encoder(photos)
+    cut = photos.unflatten(3, (parts, -1)).movedim(3, 1)  # (B, parts, 3, h, w / parts)
+    features: Tensor = encoder(cut.flatten(0, 1)).unflatten(0, (-1, parts))
+    return features.movedim(1, 3).flatten(3)
+
+
+def check_pictures(encoder: Any, name: str, size_px: Sequence[int], parts: int = 1) -> None:
+    """Refuse pictures that an encoder cannot cut into whole patches, naming the setting.
+
+    The first side, the width, is encoded in so many ``parts``.
+    """
+    stride = encoder.stride
+    width, *others = size_px
+    if width % parts or any(s < 16 or s % stride for s in (width // parts, *others)):
+        cut = f" in {parts} parts" if parts > 1 else ""
+        raise ConfigError(
+            f"model.{name} {tuple(size_px)}{cut}: each side must be a multiple of {stride}, "
+            "at least 16"
+        )
+
+
+def check_children(encoder: Any, view_px: int, side: int, margin: float = 0.0) -> None:
+    """Refuse views whose side x side children do not begin where a transformer's patches do.
+
+    ``margin`` is the context around the cell, as a share of the cell's side. Encoders without
+    patches take any size. Raises ConfigError that names the nearest sizes that fit.
+    """
+    if not getattr(encoder, "aligned", False):
+        return
+    patches = view_px // encoder.stride
+    if view_px % encoder.stride == 0 and _aligned(patches, side, margin):
+        return
+    below = next((n for n in range(patches, 0, -1) if _aligned(n, side, margin)), None)
+    above = next((n for n in range(patches + 1, 999) if _aligned(n, side, margin)), None)
+    sizes = " or ".join(str(n * encoder.stride) for n in (below, above) if n)
+    raise ConfigError(
+        f"model.view_px {view_px}: {side} x {side} children do not align with patches of "
+        f"{encoder.stride} px (view_margin {margin:g}); "
+        + (f"nearest sizes: {sizes}" if sizes else "set view_margin to 0")
+    )
+
+
+def _aligned(patches: int, side: int, margin: float) -> bool:
+    """Whether a child and the margin are both a whole number of patches."""
+    child = patches / (1 + 2 * margin) / side
+    around = child * side * margin
+    return child > 0.5 and all(abs(n - round(n)) < 1e-6 for n in (child, around))
 
 
 class PhotoTokens(nn.Module):
     """Features of photos -> P tokens each: their mean, or a projection of the whole grid.
 
     The mean is what the paper's class token comes to; the grid keeps left and right, near
-    and far apart, which a mean throws away (field.md 4.4).
+    and far apart, which a mean throws away (field.md 4.4). With pooling ``class`` the encoder
+    gives the class token itself, a grid of 1 x 1, whose mean it is.
     """
 
     def __init__(
@@ -86,10 +197,10 @@ class PhotoTokens(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, P, D)."""
-        if self.pooling == "mean":
-            flat = features.mean(dim=(2, 3))
-        else:
+        if self.pooling == "grid":
             flat = self.squeeze(features).flatten(1)
+        else:
+            flat = features.mean(dim=(2, 3))
         return self.project(flat).unflatten(1, (self.tokens, -1))
 
 
@@ -113,6 +224,8 @@ class ViewTokens(nn.Module):
         pointed: bool,
     ) -> None:
         super().__init__()
+        if pointed and pooling == "class":
+            raise ConfigError("model.pooling class: leaves no child tokens; set model.head: linear")
         self.pooling = pooling
         squeezed = min(32, channels)
         self.squeeze = nn.Conv2d(channels, squeezed, 1) if pooling == "grid" else nn.Identity()
@@ -123,10 +236,10 @@ class ViewTokens(nn.Module):
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor | None]:
         """(U, C, g, g) -> (U, D) and, where a head points at children, (U, K, D)."""
-        if self.pooling == "mean":
-            flat = features.mean(dim=(2, 3))
-        else:
+        if self.pooling == "grid":
             flat = self.squeeze(features).flatten(1)
+        else:
+            flat = features.mean(dim=(2, 3))
         if self.child is None:
             return self.whole(flat), None
         pooled = torch.einsum("kp,ucp->ukc", self.pool.to(features.dtype), features.flatten(2))

@@ -8,14 +8,23 @@ Letters: B photos, P tokens of a photo, U distinct views, S steps (root choice, 
 the zooms), K children, T tokens of the sequence, D width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoomloc.errors import ConfigError
-from zoomloc.model.encoders import PhotoTokens, ViewTokens, build_encoder
+from zoomloc.model.encoders import (
+    EncoderSpec,
+    PhotoTokens,
+    ViewTokens,
+    build_encoders,
+    check_children,
+    check_pictures,
+    photo_features,
+    rebuildable,
+)
 
 ROOT_SLOTS = 16
 MAX_STEPS = 16
@@ -30,14 +39,12 @@ class ZoomSpec:
     photo_px: tuple[int, int]  # width, height
     view_px: int
     view_margin: float
-    photo_encoder: str
-    photo_channels: tuple[int, ...]
-    view_encoder: str
-    view_channels: tuple[int, ...]
+    photo_encoder: EncoderSpec
+    view_encoder: EncoderSpec
     shared_encoder: bool
-    norm: str  # batch | group, in the tiny encoders
+    photo_crops: int
     photo_tokens: int
-    pooling: str  # mean | grid
+    pooling: str  # mean | grid | class
     width: int
     layers: int
     heads: int
@@ -74,20 +81,27 @@ class Steps:
 
 
 class ZoomModel(nn.Module):
-    """Encoders, causal transformer and choice head."""
+    """Encoders, causal transformer and choice head.
+
+    ``spec`` builds the same network again, without the source of pretrained weights.
+    """
 
     def __init__(self, spec: ZoomSpec) -> None:
         super().__init__()
         _check(spec)
-        self.spec = spec
         side = int(spec.branching**0.5)
         # 1. pictures to tokens
-        self.photo_encoder = build_encoder(spec.photo_encoder, spec.photo_channels, spec.norm)
-        self.view_encoder = (
-            self.photo_encoder
-            if spec.shared_encoder
-            else build_encoder(spec.view_encoder, spec.view_channels, spec.norm)
+        self.photo_encoder, self.view_encoder = build_encoders(
+            spec.photo_encoder, spec.view_encoder, spec.shared_encoder
         )
+        self.spec = replace(
+            spec,
+            photo_encoder=rebuildable(spec.photo_encoder, self.photo_encoder),
+            view_encoder=rebuildable(spec.view_encoder, self.view_encoder),
+        )
+        check_pictures(self.photo_encoder, "photo_px", spec.photo_px, spec.photo_crops)
+        check_pictures(self.view_encoder, "view_px", (spec.view_px,))
+        check_children(self.view_encoder, spec.view_px, side, spec.view_margin)
         stride = self.photo_encoder.stride
         grid = (spec.photo_px[1] // stride, spec.photo_px[0] // stride)
         self.photo_tokens = PhotoTokens(
@@ -117,7 +131,7 @@ class ZoomModel(nn.Module):
 
     def encode_photos(self, photos: Tensor) -> Tensor:
         """(B, 3, h, w) in 0..1 -> (B, P, D)."""
-        return self.photo_tokens(self.photo_encoder(photos))
+        return self.photo_tokens(photo_features(self.photo_encoder, photos, self.spec.photo_crops))
 
     def encode_views(self, views: Tensor) -> Views:
         """(U, 3, S, S) in 0..1 -> tokens; each distinct view is encoded once a batch."""
@@ -247,19 +261,9 @@ def _check(spec: ZoomSpec) -> None:
     side = int(spec.branching**0.5)
     if side * side != spec.branching or side < 2:
         raise ConfigError(f"branching {spec.branching}: must be 4, 16 or 64")
-    for name, px in (("photo_px", spec.photo_px), ("view_px", (spec.view_px,))):
-        if any(side < 16 or side % 8 for side in px):
-            raise ConfigError(f"model.{name} {px}: each side must be a multiple of 8, at least 16")
-    if min(spec.photo_channels + spec.view_channels, default=0) < 1:
-        raise ConfigError("model: the channels of an encoder must be 1 or more")
     if spec.width % spec.heads or (spec.width // spec.heads) % 2:
         raise ConfigError(
             f"model.width {spec.width}: must divide by model.heads {spec.heads} into even parts"
         )
     if spec.head not in ("linear", "pointer", "both"):
         raise ConfigError(f"model.head {spec.head!r}: linear, pointer or both")
-    if spec.shared_encoder and (spec.photo_encoder, spec.photo_channels) != (
-        spec.view_encoder,
-        spec.view_channels,
-    ):
-        raise ConfigError("model.shared_encoder: photo_encoder and view_encoder must be the same")

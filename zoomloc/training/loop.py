@@ -5,32 +5,39 @@ ends with the same weights as one that was not (on CPU, where ``max_minutes`` is
 what is random in a step follows from the seed and the step's number.
 """
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor
 
-from zoomloc.checkpoint import Explained, save_checkpoint
+from zoomloc.checkpoint import Explained, encoders_of, save_checkpoint, weights_of
 from zoomloc.config import Config, TrainConfig
 from zoomloc.errors import ConfigError, PhotoError
 from zoomloc.evaluate import error_report
-from zoomloc.locator import Locator, Query, ZoomScorer, open_views
-from zoomloc.model.zoom import Steps, ZoomModel
-from zoomloc.training.augment import augment_photos, augment_views
-from zoomloc.training.dataset import Batch, ExampleMaker
-from zoomloc.training.losses import path_loss
-from zoomloc.training.state import TrainState, fresh_state, numbered_checkpoints, resume
-from zoomloc.world.cells import Cell
+from zoomloc.index import RegionViews
+from zoomloc.locator import Locator, Query, open_views
+from zoomloc.scorers import scorer_of
+from zoomloc.training.dataset import Ground
+from zoomloc.training.learner import Learner, build_learner
+from zoomloc.training.memory import keep_memory
+from zoomloc.training.state import (
+    TrainState,
+    fresh_state,
+    known_encoders,
+    numbered_checkpoints,
+    resume,
+)
+from zoomloc.world.answers import Answer
 from zoomloc.world.files import write_text
 from zoomloc.world.photos import Photo, read_photos, split_hash
+from zoomloc.world.region import Region
 
 SAVE_EVERY_S = 60.0
 
@@ -71,16 +78,15 @@ def train(
     """
     if config.train.threads:
         torch.set_num_threads(config.train.threads)
-    views = open_views(config.data, config)
-    table = read_photos(config.data / "photos.parquet")
-    maker = ExampleMaker(_of_split(table, "train"), views, config.train, config.model.photo_px)
-    val = _every_few(_of_split(table, "val"), config.train.val_photos)
-    state = fresh_state(config, views.region)
-    split = split_hash(table)
-    resumed = resume(run, config, state, views.pyramid.imagery_hash(), split)
-    queries = [Query(p.id, p.path, p.place) for p in val]  # true_ columns are for benchmarks only
-    drives = [p.sequence_id for p in val]
-    loop = _Loop(config, run, maker, queries, drives, state, split, progress)
+    keep_memory()
+    data = _open(config)
+    encoders = known_encoders(run, config, data.imagery, data.split)
+    state = fresh_state(config, data.region, encoders)
+    learner = build_learner(config, state.model, data.grounds)
+    state.memory = learner.memory()
+    resumed = resume(run, state)
+    learner.recall(state.memory)
+    loop = _Loop(config, run, data, learner, state, progress)
     if not state.finished:
         write_text(run / "config.yaml", config.to_yaml())
         loop.run_to_end()
@@ -88,52 +94,115 @@ def train(
         run,
         state.step,
         state.seconds,
-        len(maker.photos),
-        maker.outside,
+        sum(len(g.photos) for g in data.grounds),
+        sum(g.outside for g in data.grounds),
         sum(p.numel() for p in state.model.parameters()),
-        state.best,
+        state.best_r50,
         resumed,
         skipped=resumed and loop.steps_done == 0,
     )
 
 
+@dataclass(frozen=True)
+class _Val:
+    """Photos of one region to validate on."""
+
+    views: RegionViews
+    queries: list[Query]
+    drives: list[str]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """What a run learns from and is validated on."""
+
+    grounds: list[Ground]
+    val: list[_Val]
+    imagery: str  # hash over all regions trained on
+    split: str
+
+    @property
+    def region(self) -> Region:
+        """The region that stands for all in the checkpoint: the first."""
+        return self.grounds[0].views.region
+
+
+def _open(config: Config) -> _Data:
+    """Regions and photos of a config. Raises PhotoError without photos of train or val."""
+    folders = config.regions or (config.data,)
+    views = [open_views(folder, config) for folder in folders]
+    tables = [read_photos(folder / "photos.parquet") for folder in folders]
+    grounds = [
+        Ground(_of_split(table, "train"), view, config.model.photo_px)
+        for table, view in zip(tables, views, strict=True)
+    ]
+    held = [*zip(tables, views, strict=True)]
+    if config.val_regions:
+        held = [
+            (read_photos(folder / "photos.parquet"), open_views(folder, config))
+            for folder in config.val_regions
+        ]
+    each = math.ceil(config.train.val_photos / len(held))
+    return _Data(
+        grounds,
+        [_val_of(_every_few(_of_split(table, "val"), each), view) for table, view in held],
+        _joined([view.pyramid.imagery_hash() for view in views]),
+        _joined([split_hash(table) for table in tables]),
+    )
+
+
+def _val_of(photos: list[Photo], views: RegionViews) -> _Val:
+    queries = [Query(p.id, p.path, p.place) for p in photos]  # true_ columns are for benchmarks
+    drives = [f"{views.region.name}/{p.sequence_id}" for p in photos]
+    return _Val(views, queries, drives)
+
+
+def _joined(hashes: Sequence[str]) -> str:
+    """The hash of one, or one hash of several."""
+    if len(hashes) == 1:
+        return hashes[0]
+    return hashlib.sha256("".join(hashes).encode()).hexdigest()[:16]
+
+
 @dataclass
 class _Loop:
-    """One run of the loop over one region."""
+    """One run of the loop."""
 
     config: Config
     run: Path
-    maker: ExampleMaker
-    val: list[Query]
-    val_drives: list[str]
+    data: _Data
+    learner: Learner
     state: TrainState
-    split: str
     progress: Callable[[Progress], None] | None
     steps_done: int = 0
     _helper: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1))
-    _next: "Future[Batch]" = field(default_factory=Future)
+    _next: "Future[Any]" = field(default_factory=Future)
 
     def run_to_end(self) -> None:
         """Step until the budget is spent; validate and save on the way."""
         plan = self.config.train
-        started, before = time.monotonic(), self.state.seconds
+        clock = time.process_time if plan.clock == "process" else time.monotonic
+        at_start = self.state.seconds
         saved = validated = time.monotonic()
+        mark = clock()
         self._prepare_next()
         while (share := self._share()) < 1:
             loss = self._step(share)
             self.state.step += 1
-            self._prepare_next()
             self.steps_done += 1
+            self._prepare_next()
+            self.state.seconds += clock() - mark
+            mark = clock()
             now = time.monotonic()
-            self.state.seconds = before + now - started
             if self._is_due(now - validated):
                 self._validate()
                 validated = saved = time.monotonic()
+                mark = clock()  # to look and to save is not training
             elif now - saved > SAVE_EVERY_S:
                 self._save_last()
                 saved = time.monotonic()
-            self._tell(loss, (now - started) / self.steps_done, plan)
-        self.state.seconds = before + time.monotonic() - started
+                mark = clock()
+            self._tell(loss, (self.state.seconds - at_start) / self.steps_done, plan)
         self.state.finished = True
         self._validate()
         self._helper.shutdown()
@@ -154,117 +223,113 @@ class _Loop:
 
     def _step(self, share: float) -> float:
         """One update of the weights; its loss."""
-        plan, model = self.config.train, self.state.model
-        batch = self._next.result()
-        torch.manual_seed(plan.seed * 1_000_003 + self.state.step)
-        for group in self.state.optimizer.param_groups:
-            group["lr"] = plan.lr * schedule(share, plan)
-        model.train()
-        loss = forward_loss(model, batch, plan)
-        self.state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), plan.clip))
-        value = float(loss.detach())
-        if not math.isfinite(value + norm):  # before it gets into the weights
-            raise ConfigError(
+        plan, state = self.config.train, self.state
+        for group in state.optimizer.param_groups:
+            group["lr"] = plan.lr * schedule(share, plan) * group["rate"]
+        state.optimizer.zero_grad(set_to_none=True)
+        value = self._gradients(plan)
+        state.scaler.unscale_(state.optimizer)
+        norm = float(torch.nn.utils.clip_grad_norm_(state.trained, plan.clip))
+        usable = math.isfinite(norm) or state.scaler.is_enabled()  # which skips what overflows
+        if not (math.isfinite(value) and usable):
+            raise ConfigError(  # before it gets into the weights
                 f"run {self.run}: loss {value}, gradient {norm} at step "
-                f"{self.state.step}; lower train.lr ({plan.lr})"
+                f"{state.step}; lower train.lr ({plan.lr})"
             )
-        self.state.optimizer.step()
-        self._average(plan.ema)
+        state.scaler.step(state.optimizer)
+        state.scaler.update()
+        state.average(plan.ema)
         return value
 
+    def _gradients(self, plan: TrainConfig) -> float:
+        """Gradients of the batches that one step is made of; their mean loss."""
+        total = 0.0
+        first = self.state.step * plan.accumulate
+        for number in range(first, first + plan.accumulate):
+            batch = self._next.result()
+            if number + 1 < first + plan.accumulate:
+                self._assemble(number + 1)
+            torch.manual_seed(plan.seed * 1_000_003 + number)
+            self.state.model.train()
+            loss = self.learner.loss(batch) / plan.accumulate
+            self.state.scaler.scale(loss).backward()
+            total += float(loss.detach())
+        return total
+
     def _prepare_next(self) -> None:
-        """Assemble the next batch beside the arithmetic, unless it needs the weights."""
-        if self.config.train.rollout_share:
+        """What comes before the next step, and its first batch."""
+        self.learner.prepare(self._share())
+        self._assemble(self.state.step * self.config.train.accumulate)
+
+    def _assemble(self, number: int) -> None:
+        """A batch, beside the arithmetic unless it needs the weights."""
+        if self.learner.needs_weights:
             self._next = Future()
-            self._next.set_result(self._batch())
+            self._next.set_result(self.learner.batch(number))
         else:
-            self._next = self._helper.submit(self._batch)
-
-    def _batch(self) -> Batch:
-        step = self.state.step
-        indices = self.maker.indices(step)
-        targets = self.maker.targets(indices)
-        paths = self.maker.paths(step, targets)
-        share = self.config.train.rollout_share
-        if share:
-            rng = np.random.default_rng([self.config.train.seed, 3, step])
-            own = np.flatnonzero(rng.random(len(indices)) < share)
-            for i, path in zip(own, self._rollout(indices[own], rng), strict=True):
-                paths[i] = path
-        return self.maker.batch(indices, targets, paths)
-
-    def _rollout(self, indices: np.ndarray, rng: np.random.Generator) -> list[tuple[Cell, ...]]:
-        """Paths drawn from the model itself: cells that it will meet in search."""
-        if not len(indices):
-            return []
-        scorer = ZoomScorer(self.state.model.eval(), self.maker.views, self.config.model.place)
-        state = scorer.start(list(self.maker.pixels.get(indices)))
-        region = self.maker.views.region
-        picks = [_drawn(row, rng) for row in scorer.roots(state)]
-        paths = [[region.roots[k]] for k in picks]
-        for _ in range(region.zooms):
-            tips = [path[-1] for path in paths]
-            scores = scorer.children(state, np.arange(len(paths)), tips)
-            for path, row in zip(paths, scores, strict=True):
-                path.append(region.children(path[-1])[_drawn(row, rng)])
-        return [tuple(path) for path in paths]
-
-    def _average(self, decay: float) -> None:
-        """Exponential moving average of the weights, quick to start."""
-        decay = min(decay, (1 + self.state.step) / (10 + self.state.step))
-        current = self.state.model.state_dict()
-        floats = [k for k, v in current.items() if v.is_floating_point()]
-        torch._foreach_lerp_(
-            [self.state.ema[k] for k in floats], [current[k] for k in floats], 1 - decay
-        )
+            self._next = self._helper.submit(self.learner.batch, number)
 
     def _validate(self) -> None:
         """Roll out on val with the averaged weights; keep the best, save the state."""
         wait([self._next])  # the pyramid is read by one thread at a time
-        explained = self._explained({})
-        model = ZoomModel(self.state.model.spec)
-        model.load_state_dict(self.state.ema)
-        scorer = ZoomScorer(model.eval(), self.maker.views, self.config.model.place)
-        locator = Locator(scorer, self.config.model.photo_px, self.config.search, {})
-        answers = list(locator.answers(self.val, hash_photos=False))
-        metrics = error_report(answers, self.val_drives)
-        recall = float(metrics["r_at_50m"]["value"])
+        answers: list[Answer] = []
+        drives: list[str] = []
+        for val in self.data.val:
+            scorer = scorer_of(self.state.averaged, val.views)
+            locator = Locator(scorer, self.config.model.photo_px, self.config.search, {})
+            answers += locator.answers(val.queries, hash_photos=False)
+            drives += val.drives
+        metrics = error_report(answers, drives)
+        goodness = float(metrics[self.config.train.select_by]["value"])
         self.state.log.append(
             {"step": self.state.step, "seconds": round(self.state.seconds, 1), "val": metrics}
         )
-        if recall >= self.state.best:
-            self.state.best = recall
+        if goodness >= self.state.best:
+            self.state.best = goodness
+            self.state.best_r50 = float(metrics["r_at_50m"]["value"])
             explained = self._explained({"val": metrics})
-            save_checkpoint(self.run / "checkpoint-best.safetensors", self.state.ema, explained)
+            weights = weights_of(self.state.averaged)
+            save_checkpoint(self.run / "checkpoint-best.safetensors", weights, explained)
         self._save_last()
 
     def _save_last(self) -> None:
         """Save the whole state, keep the newest few, write the log."""
+        self.state.memory = self.learner.memory()
         lines = [json.dumps(row) for row in self.state.log]
         write_text(self.run / "metrics.jsonl", "\n".join(lines) + "\n" if lines else "")
         path = self.run / f"checkpoint-{self.state.step:08d}.safetensors"
-        explained = self._explained({"best": self.state.best, "finished": self.state.finished})
+        explained = self._explained(
+            {
+                "best": self.state.best,
+                "best_r_at_50m": self.state.best_r50,
+                "finished": self.state.finished,
+            }
+        )
         save_checkpoint(path, self.state.tensors(), explained)
         for old in numbered_checkpoints(self.run)[: -self.config.train.keep]:
             old.with_suffix(".json").unlink(missing_ok=True)
             old.unlink(missing_ok=True)
 
     def _explained(self, metrics: dict[str, Any]) -> Explained:
-        views = self.maker.views
+        regions = [g.views.region for g in self.data.grounds]
         return Explained(
             self.config,
-            views.region,
+            self.data.region,
             self.state.step,
             self.state.seconds,
-            self.state.step * min(self.config.train.batch, len(self.maker.photos)),
-            views.pyramid.imagery_hash(),
-            self.split,
+            self.state.step * self._batch_size(),
+            self.data.imagery,
+            self.data.split,
             metrics,
-            views.region.attribution,
-            views.region.licence,
+            tuple(dict.fromkeys(a for region in regions for a in region.attribution)),
+            "; ".join(dict.fromkeys(r.licence for r in regions if r.licence)),
+            encoders_of(self.state.model),
         )
+
+    def _batch_size(self) -> int:
+        """Photos of one step."""
+        plan = self.config.train
+        return plan.accumulate * min(plan.batch, max(len(g.photos) for g in self.data.grounds))
 
     def _tell(self, loss: float, seconds_a_step: float, plan: TrainConfig) -> None:
         row = {
@@ -275,38 +340,15 @@ class _Loop:
         if self.state.step % 20 == 0:
             self.state.log.append(row)
         if self.progress is not None:
-            size = min(plan.batch, len(self.maker.photos))
             self.progress(
                 Progress(
                     self.state.step,
                     min(1.0, self._share()),
                     loss,
-                    size / seconds_a_step,
-                    self.state.best if self.state.best >= 0 else None,
+                    self._batch_size() / max(seconds_a_step, 1e-9),
+                    self.state.best_r50 if self.state.best_r50 >= 0 else None,
                 )
             )
-
-
-def forward_loss(model: ZoomModel, batch: Batch, plan: TrainConfig) -> Tensor:
-    """Loss of a batch, pictures augmented, absolute place dropped for some photos."""
-    photos = augment_photos(batch.photos, plan.augment)
-    views = augment_views(batch.views, plan.augment)
-    place = batch.place
-    if model.spec.place:
-        dropped = torch.rand(len(place), 1, 1) < model.spec.place_dropout
-        place = place.masked_fill(dropped, torch.nan)
-    steps = Steps(batch.view, batch.choice, place, batch.root_target is not None)
-    with torch.autocast("cpu", torch.bfloat16, enabled=uses_bf16(plan.precision)):
-        root, zooms = model(model.encode_photos(photos), model.encode_views(views), steps)
-    return path_loss(
-        root, zooms, batch.root_target, batch.root_present, batch.target, batch.present
-    )
-
-
-def uses_bf16(precision: str) -> bool:
-    """Whether to compute in bf16: asked for, or ``auto`` on a processor with the instructions."""
-    has_it = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
-    return precision == "bf16" or (precision == "auto" and bool(has_it()))
 
 
 def schedule(share: float, plan: TrainConfig) -> float:
@@ -327,8 +369,3 @@ def _of_split(table: list[Photo], split: str) -> list[Photo]:
 def _every_few(photos: list[Photo], count: int) -> list[Photo]:
     """At most ``count`` of the photos, spread evenly over all drives."""
     return photos[:: max(1, math.ceil(len(photos) / count))]
-
-
-def _drawn(log_prob: np.ndarray, rng: np.random.Generator) -> int:
-    weight = np.exp(log_prob - log_prob.max())
-    return int(rng.choice(len(weight), p=weight / weight.sum()))

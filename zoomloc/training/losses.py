@@ -15,6 +15,19 @@ def choice_loss(logits: Tensor, target: Tensor, present: Tensor) -> Tensor:
     return -(target * masked.log_softmax(-1)).sum(-1)
 
 
+def info_nce(logits: Tensor, target: Tensor) -> Tensor:
+    """Symmetric InfoNCE with soft targets: photo to reference, and back.
+
+    logits (B, U) scaled cosines; target (B, U), rows summing to 1. References that stand for
+    none of the photos are negatives only.
+    """
+    forth = -(target * logits.log_softmax(1)).sum(1).mean()
+    share = target.sum(0)
+    meant = share > 0.1
+    back = (target / share.clamp(min=1e-9) * logits.log_softmax(0)).sum(0)
+    return (forth - back[meant].mean()) / 2
+
+
 def path_loss(
     root: Tensor | None,
     zooms: Tensor,

@@ -1,0 +1,143 @@
+"""Scores of one entrant on the test photos of a protocol: errors, figures, chance.
+
+Knows nothing of training, presets or rows as files. Photos keep one order for all entrants, so
+that rows may be compared photo by photo.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoomloc.belief.metrics import densest, error_metrics
+from zoomloc.belief.search import greedy_paths
+from zoomloc.bench.rows import whole_metres
+from zoomloc.evaluate import as_dict, error_report
+from zoomloc.locator import Locator, Query
+from zoomloc.world.answers import Answer
+from zoomloc.world.cells import LatLng, cell_of_quadkey, distance_m
+from zoomloc.world.images import load_fitted
+from zoomloc.world.photos import Photo, read_photos
+from zoomloc.world.region import Region
+from zoomloc.world.roads import road_points
+
+AT_ONCE = 128
+AREAS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # shares of a region
+
+
+@dataclass
+class Scores:
+    """What came out for each test photo, over all places of a protocol."""
+
+    answers: list[Answer] = field(default_factory=list)
+    centres_m: list[float] = field(default_factory=list)  # errors of the paper's own answer
+    areas: list[float] = field(default_factory=list)  # share searched before the truth is met
+    held: list[list[bool]] = field(default_factory=list)  # after each zoom, still right
+
+
+def test_photos(places: Sequence[Path]) -> list[list[Photo]]:
+    """The test photos of each place, in their table's order."""
+    return [read_photos(place / "photos.parquet", "test") for place in places]
+
+
+def score(run: Path, places: Sequence[Path], centre: bool) -> Scores:
+    """Locate the test photos of each place; every entrant answers by the Bayes point."""
+    scores = Scores()
+    for place, photos in zip(places, test_photos(places), strict=True):
+        locator = Locator.load(run, place, anywhere=True)
+        locator = locator.with_search(locator.search.model_copy(update={"answer": "bayes"}))
+        for start in range(0, len(photos), AT_ONCE):
+            _score_some(locator, photos[start : start + AT_ONCE], centre, scores)
+    return scores
+
+
+def _score_some(locator: Locator, photos: Sequence[Photo], centre: bool, scores: Scores) -> None:
+    pictures = [load_fitted(photo.path, *locator.photo_px) for photo in photos]
+    posteriors = locator.posteriors(pictures)
+    places = locator.places(pictures, posteriors)
+    for photo, posterior, place in zip(photos, posteriors, places, strict=True):
+        answer = locator.answer(Query.of(photo), posterior, place, {})
+        scores.answers.append(replace(answer, posterior=()))
+        scores.areas.append(posterior.searched_share(photo.truth))
+        scores.held.append(_held(locator.region, answer, photo.truth))
+    if centre:
+        paths = greedy_paths(locator.scorer, pictures, locator.scorer.views.coverage)
+        scores.centres_m += [
+            distance_m(path[-1].center, photo.truth)
+            for path, photo in zip(paths, photos, strict=True)
+        ]
+
+
+def _held(region: Region, answer: Answer, truth: LatLng) -> list[bool]:
+    """After each zoom, whether the answer's path still holds the truth."""
+    path = tuple(cell_of_quadkey(quadkey) for quadkey in answer.path)
+    return [a == b for a, b in zip(path, region.path(truth), strict=True)][1:]
+
+
+def figures(scores: Scores, groups: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(metrics, details) of a row, without what is known of the training."""
+    errors = [float(answer.error_m or 0.0) for answer in scores.answers]
+    areas = np.array(scores.areas)
+    depth = max(map(len, scores.held))
+    deep = np.array([row for row in scores.held if len(row) == depth], float)
+    return error_report(scores.answers, [str(g) for g in groups]), {
+        "errors_m": whole_metres(errors),
+        "groups": list(groups),
+        "probability": [round(min(1.0, a.probability), 2) for a in scores.answers],
+        "area_recall": [{"area": a, "recall": round(float((areas <= a).mean()), 4)} for a in AREAS],
+        "zoom_accuracy": [round(v, 4) for v in deep.mean(axis=0).tolist()],
+    }
+
+
+def of_errors(
+    errors_m: Sequence[float], groups: Sequence[int]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(metrics, details) where nothing but errors is known: chance, the paper's own answer."""
+    found = error_metrics(np.array(errors_m), [str(g) for g in groups], seed=0)
+    details = {"errors_m": whole_metres(errors_m), "groups": list(groups)}
+    return {name: as_dict(interval) for name, interval in found.items()}, details
+
+
+def groups_of(tables: Sequence[Sequence[Photo]], by_place: bool) -> list[int]:
+    """What is resampled together: the photos of a place (town), or of a drive."""
+    names = [
+        (place, "" if by_place else photo.sequence_id)
+        for place, photos in enumerate(tables)
+        for photo in photos
+    ]
+    number = {name: i for i, name in enumerate(dict.fromkeys(names))}
+    return [number[name] for name in names]
+
+
+def photos_hash(tables: Sequence[Sequence[Photo]]) -> str:
+    """The same photos in the same order have the same digest."""
+    digest = hashlib.sha256()
+    for photos in tables:
+        for photo in photos:
+            digest.update(f"{photo.id}\n{photo.truth.lat:.7f} {photo.truth.lng:.7f}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def chance_errors(name: str, places: Sequence[Path], seed: int) -> list[float]:
+    """Errors of an answer by chance: a random road point, or one constant place, per photo."""
+    errors = []
+    rng = np.random.default_rng([seed, 7])
+    for place, photos in zip(places, test_photos(places), strict=True):
+        pool = _pool(place)
+        constant = densest(pool, seed=0)
+        for photo in photos:
+            guess = constant if name == "constant" else pool[int(rng.integers(len(pool)))]
+            errors.append(distance_m(guess, photo.truth))
+    return errors
+
+
+def _pool(place: Path) -> list[LatLng]:
+    """Road points of a place, or the positions of its photos that are not tested on."""
+    roads = place / "roads.geojson"
+    if roads.is_file():
+        return list(road_points(roads))
+    photos = read_photos(place / "photos.parquet")
+    return [p.place for p in photos if p.split != "test"] or [p.place for p in photos]
