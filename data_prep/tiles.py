@@ -85,10 +85,11 @@ def build_tiles(
 
     The first raster lies on top. The deepest level is the one whose pixel comes nearest to the
     finest raster's. The region is all that the rasters cover, or the box ``bounds``; blocks of
-    tiles that do not touch it are left out. ``progress`` gets (tiles done, tiles at most). Interrupted builds resume; a
-    finished one of the same rasters and settings is kept. ``executor`` (of processes) replaces
-    the ``workers`` started here. Raises ImageryError for rasters, RegionError for ground that no
-    16 roots cover and for a box beyond all rasters, OutputError where the disk is full; an earlier pyramid is then still there.
+    tiles that do not touch it are left out. ``progress`` gets (tiles done, tiles at most).
+    Interrupted builds resume; a finished one of the same rasters and settings is kept.
+    ``executor`` (of processes) replaces the ``workers`` started here. Raises ImageryError for
+    rasters, RegionError for ground that no 16 roots cover and for a box beyond all rasters,
+    OutputError where the disk is full; an earlier pyramid is then still there.
     """
     _check_settings(rasters, tile_px, image_format, quality)
     looked_at = side_by_side([inspected(Path(path)) for path in rasters])

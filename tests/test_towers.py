@@ -401,33 +401,31 @@ def test_hierarchical_answers_by_beam(small_config, tmp_path, painted):
     answers = list(locator.answers([Query.of(p) for p in photos]))
     assert np.median([a.error_m for a in answers]) < 60
 
-    views = locator.scorer.views
-    state = locator.scorer.start(pictures)
-    leaves = locator.scorer.leaves(state)
-    best = leaves.reshape(len(leaves), -1).argmax(1)
-    rows, columns = np.divmod(best, leaves.shape[2])
-    flat = search(locator.scorer, pictures, views.coverage, SearchPlan("exhaustive"))
-    for posterior, row, column in zip(flat, rows, columns, strict=True):
-        top = posterior.top(1)[0][0]
-        assert views.region.row_column(top) == (row, column)
-    every = search(locator.scorer, pictures[:4], views.coverage, SearchPlan("beam", beam=10_000))
-    for posterior in every:  # along the path the depths' own log-probabilities are added
-        cell, mass = posterior.top(1)[0]
-        path = views.region.path_to(cell)
-        assert mass == pytest.approx(
-            _along(locator.scorer, pictures, every, posterior, path), rel=1e-6
-        )
+    scorer, views = locator.scorer, locator.scorer.views
+    leaves = scorer.leaves(scorer.start(pictures))
+    flat = search(scorer, pictures, views.coverage, SearchPlan("exhaustive"))
+    for posterior, scores in zip(flat, leaves, strict=True):
+        (cell, mass), *_ = posterior.top(1)
+        assert scores[views.region.row_column(cell)] == scores.max()
+        assert mass == pytest.approx(1 / np.exp(scores - scores.max()).sum(), rel=1e-6)
 
-
-def _along(scorer, pictures, every, posterior, path):
-    """The product of the choices of one path."""
+    every = search(scorer, pictures[:4], views.coverage, SearchPlan("beam", beam=10_000))
     state = scorer.start(pictures[:4])
-    photo = np.array([next(i for i, p in enumerate(every) if p is posterior)])
-    root = scorer.views.region.roots.index(path[0])
-    total = np.exp(scorer.roots(state)[photo[0], root])
-    for above, below in zip(path, path[1:], strict=False):
-        log_prob = scorer.children(state, photo, [above])[0]
-        total *= np.exp(log_prob[scorer.views.region.children(above).index(below)])
+    for photo, posterior in enumerate(every):
+        (cell, mass), *_ = posterior.top(1)
+        assert mass == pytest.approx(_along(scorer, state, photo, cell), rel=1e-6)
+
+
+def _along(scorer, state, photo, leaf):
+    """The product of the choices that lead to a terminal cell."""
+    region = scorer.views.region
+    root, *below = region.path_to(leaf)
+    total = np.exp(scorer.roots(state)[photo, region.roots.index(root)])
+    above = root
+    for cell in below:
+        log_prob = scorer.children(state, np.array([photo]), [above])[0]
+        total *= np.exp(log_prob[region.children(above).index(cell)])
+        above = cell
     return total
 
 

@@ -12,9 +12,9 @@ from zoomloc.model.zoom import Steps, Views, ZoomModel, ZoomSpec
 TINY = EncoderSpec("tiny", (8, 8, 16), "batch")
 SMALL = ZoomSpec(
     branching=16, photo_px=(48, 24), view_px=32, view_margin=0.0, photo_encoder=TINY,
-    view_encoder=TINY, shared_encoder=False, photo_tokens=2, pooling="grid", width=32, layers=2,
-    heads=2, ffn_ratio=2.0, dropout=0.0, head="linear", level_embedding=True, place=True,
-    place_dropout=0.5,
+    view_encoder=TINY, shared_encoder=False, photo_crops=1, photo_tokens=2, pooling="grid",
+    width=32, layers=2, heads=2, ffn_ratio=2.0, dropout=0.0, head="linear",
+    level_embedding=True, place=True, place_dropout=0.5,
 )  # fmt: skip
 
 

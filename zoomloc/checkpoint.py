@@ -7,7 +7,7 @@ nothing of searching or training; optimiser state is just more tensors to it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,9 @@ def encoder_specs(model: ModelConfig, encoders: Encoders) -> tuple[EncoderSpec, 
 def spec_of(model: ModelConfig, branching: int, encoders: Encoders = NO_ENCODERS) -> ZoomSpec:
     """The network that a config describes, for K = ``branching``."""
     photo, view = encoder_specs(model, encoders)
-    same = model.model_dump(exclude={"kind", "towers", "photo_encoder", "view_encoder", "norm"})
+    same = model.model_dump(
+        include={f.name for f in fields(ZoomSpec)} - {"photo_encoder", "view_encoder"}
+    )
     return ZoomSpec(branching=branching, photo_encoder=photo, view_encoder=view, **same)
 
 

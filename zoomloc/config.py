@@ -104,11 +104,30 @@ class TowersConfig(Section):
     sigma_cells: float = Field(0.25, gt=0)  # softness of the targets at the coarser depths
 
 
+class MatchConfig(Section):
+    """Bird's-eye matching: what is asked of photo and map, and how finely they are compared."""
+
+    gsd_m: float = Field(2.0, gt=0)  # of the map's picture; its features are twice as coarse
+    map_channels: tuple[int, int, int] = (32, 32, 64)
+    slices: int = Field(16, ge=4)  # of the full circle, which are also the headings tried
+    fan: int = Field(5, ge=1)  # slices a training photo may fill
+    rings_m: tuple[float, ...] = (3.0, 6.0, 10.0, 16.0, 24.0, 36.0, 52.0)
+    channels: int = Field(16, ge=1)  # of each bin
+    width: int = Field(192, ge=8)  # of the column network
+    window_m: float = Field(736.0, gt=0)  # side of the ground searched in a training step
+    lattice: int = Field(3, ge=1)  # features between the places of a training step
+    turn: bool = True  # the map turned at random while training
+    rescale: float = Field(0.06, ge=0)  # and scaled by about so much
+    mirror: bool = True
+    heading: float = Field(6.0, ge=0)  # concentration of the heading's label; 0 ignores headings
+
+
 class ModelConfig(Section):
     """The encoders and what stands on them: the zoom transformer, or two towers."""
 
-    kind: Literal["zoom", "towers"] = "zoom"
+    kind: Literal["zoom", "towers", "match"] = "zoom"
     towers: TowersConfig = TowersConfig()
+    match: MatchConfig = MatchConfig()
     photo_px: tuple[int, int] = (64, 32)  # width, height; padded to this shape, never squashed
     view_px: int = Field(64, ge=16)
     view_margin: float = Field(0.0, ge=0, le=2)  # context around a view, share of its side

@@ -92,7 +92,9 @@ def _recoloured(pictures: Tensor, strength: float, chance: float) -> Tensor:
         light = torch.randn(count, 1, 1, device=device)
         shift = 0.3 * strength * (light + 0.5 * torch.randn(count, 3, 1, device=device))
         changed = (0.45 + (table**gamma - 0.45) * contrast + shift).clamp(0, 1)
-        table = changed if chance >= 1 else torch.where(_some(table, chance)[..., 0], changed, table)
+        table = (
+            changed if chance >= 1 else torch.where(_some(table, chance)[..., 0], changed, table)
+        )
     flat = pictures.flatten(2).long()  # (N, 3, pixels)
     return torch.gather(table, 2, flat).view(pictures.shape)
 

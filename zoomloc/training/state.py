@@ -6,6 +6,7 @@ Knows nothing of the loop, of batches or of what the weights are good for.
 import copy
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,22 @@ class TrainState:
     log: list[dict[str, Any]] = field(default_factory=list)
     memory: dict[str, Tensor] = field(default_factory=dict)  # of the learner
 
-    @property
+    @cached_property
     def trained(self) -> list[nn.Parameter]:
         """The parameters that change."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
+    @cached_property
+    def _averages(self) -> tuple[list[Tensor], list[Tensor]]:
+        """What is averaged, and of what; both are only ever changed in place."""
+        old, new = changing(self.averaged), changing(self.model)
+        floats = [name for name, value in new.items() if value.is_floating_point()]
+        return [old[name] for name in floats], [new[name] for name in floats]
+
     def average(self, decay: float) -> None:
         """Take the weights as they are into their moving average, quick to start."""
         decay = min(decay, (1 + self.step) / (10 + self.step))
-        old, new = changing(self.averaged), changing(self.model)
-        floats = [name for name, value in new.items() if value.is_floating_point()]
-        torch._foreach_lerp_([old[k] for k in floats], [new[k] for k in floats], 1 - decay)
+        torch._foreach_lerp_(*self._averages, 1 - decay)
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights, their average and the optimiser's moments under one flat naming."""

@@ -1,0 +1,174 @@
+"""Bird's-eye matching: its geometry against places worked out by hand, its gradients against
+plain formulas.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from zoomloc.model.encoders import EncoderSpec
+from zoomloc.model.match import (
+    MatchModel,
+    MatchSpec,
+    correlate,
+    fan_size,
+    polar_bins,
+    region_loss,
+    slice_weights,
+)
+from zoomloc.training.matches import Pose, in_picture, lattice_m, posed
+
+SPEC = MatchSpec(
+    photo_px=(48, 24), photo_encoder=EncoderSpec("tiny", (8, 8, 16), "batch"),
+    map_channels=(8, 8, 16), gsd_m=2.0, slices=8, rings_m=(8.0, 20.0, 40.0), channels=4, width=16,
+)  # fmt: skip
+
+
+def test_columns_stand_where_the_lens_puts_them():
+    weights = slice_weights([90.0], columns=64, slices=8, fan=5)[0]  # slices of 45 degrees
+    # 90 degrees: the middle slice has 45 of them, its neighbours 22.5 each, which is half
+    assert weights.sum(1).tolist() == pytest.approx([0, 1, 1, 1, 0], abs=0.05)
+    column = (weights[2] > 0).nonzero().ravel()
+    edge = math.tan(math.radians(22.5)) / math.tan(math.radians(45))  # of the half picture
+    assert column[0].item() == pytest.approx(32 * (1 - edge), abs=1)
+    assert column[-1].item() == pytest.approx(32 * (1 + edge), abs=1)
+    assert weights[1].argmax() < weights[3].argmax()  # left of the picture is left of north
+
+
+def test_a_slice_that_is_only_grazed_weighs_little():
+    weights = slice_weights([50.0], columns=48, slices=8, fan=3)[0].sum(1)
+    assert weights[1] == pytest.approx(1) and 0 < weights[0] < 0.3
+
+
+def test_a_round_picture_fills_the_circle_evenly():
+    weights = slice_weights([360.0], columns=64, slices=8, fan=8, round_=True)[0]
+    assert weights.sum(1).tolist() == pytest.approx([1.0] * 8)
+    assert fan_size(360.0, 8) == 8 and fan_size(60.0, 16) == 3 and fan_size(100.0, 16) == 5
+
+
+def test_bins_are_read_where_they_lie():
+    """A single lit feature 20 m north-east of the middle is seen in that bin of that place."""
+    features = torch.zeros(4, 41, 41)
+    feature_m = 4.0
+    east = north = round(20 / math.sqrt(2) / feature_m)
+    features[0, 20 - north, 20 + east] = 1.0
+    bins = polar_bins(features, SPEC, feature_m, 1, (0, 0)).unflatten(1, (3, 4))
+    here = bins[:, :, 0, 20 * 41 + 20]  # (N, Z) round the middle
+    assert here[1, 1] > 0  # slice 1 of 8 looks to 45 degrees, ring 1 is 20 m
+    assert here.count_nonzero() == 1
+
+
+def test_a_lattice_is_every_few_places_of_the_full_one():
+    features = torch.randn(4, 20, 24)
+    every = polar_bins(features, SPEC, 4.0, 1, (0, 0)).unflatten(2, (20, 24))
+    some = polar_bins(features, SPEC, 4.0, 3, (1, 2))
+    torch.testing.assert_close(some, every[:, :, 1::3, 2::3].flatten(2))
+
+
+def naive(fans, bins):
+    slices, fan = len(bins), fans.shape[1]
+    return torch.stack(
+        [
+            sum(fans[:, f] @ bins[(n + f - fan // 2) % slices] for f in range(fan))
+            for n in range(slices)
+        ]
+    )
+
+
+@pytest.mark.parametrize("fan", [1, 3, 5, 8])
+def test_correlation_and_its_gradient_are_the_plain_sum(fan):
+    torch.manual_seed(0)
+    fans, bins = torch.randn(3, fan, 6).requires_grad_(), torch.randn(8, 6, 10).requires_grad_()
+    weight = torch.randn(8, 3, 10)
+    found, wanted = correlate(fans, bins), naive(fans, bins)
+    torch.testing.assert_close(found, wanted)
+    got = torch.autograd.grad((found * weight).sum(), (fans, bins))
+    expected = torch.autograd.grad((wanted * weight).sum(), (fans, bins))
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_region_loss_and_its_gradient_are_the_plain_formula():
+    torch.manual_seed(1)
+    match = torch.randn(8, 3, 50, requires_grad=True)
+    scale, unary = torch.tensor(1.7, requires_grad=True), torch.randn(50, requires_grad=True)
+    near = torch.tensor([[1, 2, 3], [7, 8, 40], [0, 49, 25]])
+    log_weight = torch.randn(8, 3, 3)
+    logits = match * scale + unary
+    log_prob = logits - torch.logsumexp(logits, (0, 2), keepdim=True)
+    own = log_prob.gather(2, near.expand(8, -1, -1)) + log_weight
+    wanted = -torch.logsumexp(own, (0, 2)).mean()
+    found = region_loss(match, scale, unary, near, log_weight)
+    torch.testing.assert_close(found, wanted)
+    inputs = (match, scale, unary)
+    got, expected = torch.autograd.grad(found, inputs), torch.autograd.grad(wanted, inputs)
+    for a, b in zip(got, expected, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("turn", [0.0, math.pi / 2, 2.0])
+def test_a_place_moves_with_the_map_that_is_turned_under_it(turn, mirrored):
+    """A mark at a known place is found where in_picture says, and what lay north of it lies at
+    the bearing that it says.
+    """  # noqa: D205
+    pose = Pose(turn, 1.1, mirrored, (0, 0))
+    metres = np.array([[30.0, -16.0], [30.0, -36.0]])  # the second 20 m north of the first
+    east, south, bearing = in_picture(metres, np.zeros(2), pose)
+    for i, (x, y) in enumerate(metres):
+        picture = torch.zeros(3, 129, 129)
+        picture[:, round(64 + y), round(64 + x)] = 1.0  # 1 m a pixel
+        row, column = divmod(int(posed(picture, pose)[0].argmax()), 129)
+        assert (column - 64, row - 64) == pytest.approx((east[i].item(), south[i].item()), abs=1)
+    away = math.atan2(east[1] - east[0], south[0] - south[1])
+    assert math.cos(away - bearing[0]) == pytest.approx(1, abs=1e-4)
+
+
+def test_lattice_places_are_the_middles_of_features():
+    assert lattice_m(3, 1, 2, 4.0).tolist() == [6.0, 14.0, 22.0]
+
+
+def test_a_turned_photo_is_the_same_fan_at_the_next_heading():
+    """What a photo matches at heading n, one turned by a slice matches at heading n - 1."""
+    torch.manual_seed(2)
+    bins = torch.randn(8, 12, 30)
+    fan = torch.randn(1, 5, 12)
+    turned = torch.zeros(1, 5, 12)
+    turned[:, :-1] = fan[:, 1:]
+    fan[:, 0] = 0
+    torch.testing.assert_close(correlate(turned, bins).roll(-1, 0), correlate(fan, bins))
+
+
+def test_one_batch_is_overfitted():
+    """Photos of one map, told apart by nothing but where they were taken."""
+    torch.manual_seed(3)
+    model = MatchModel(SPEC)
+    optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
+    photos, ground = torch.rand(6, 3, 24, 48), torch.randn(3, 96, 96)
+    weights = slice_weights([70.0] * 6, model.column_count, SPEC.slices, 3)
+    near = torch.tensor([[3], [40], [77], [120], [200], [255]])
+    log_weight = torch.zeros(8, 6, 1)
+    for _ in range(120):
+        seen = model.encode_map(ground)
+        match = correlate(
+            model.encode_photos(photos, weights), model.bins(seen.features, 3, (0, 0))
+        )
+        unary = seen.unary[::3, ::3].flatten()
+        loss = region_loss(match, model.scale(), unary, near, log_weight)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    best = (match * model.scale() + unary).amax(0).argmax(1)
+    assert (best == near[:, 0]).float().mean() == 1.0
+
+
+def test_fans_of_every_width_have_length_one():
+    model = MatchModel(SPEC).eval()
+    weights = slice_weights([40.0, 100.0], model.column_count, SPEC.slices, 5)
+    fans = model.encode_photos(torch.rand(2, 3, 24, 48), weights)
+    torch.testing.assert_close(fans.square().sum((1, 2)), torch.ones(2))
+    narrow = dataclasses.replace(SPEC, slices=16)
+    assert MatchModel(narrow).bins(torch.rand(4, 8, 8), 1, (0, 0)).shape == (16, 12, 64)

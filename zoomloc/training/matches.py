@@ -1,0 +1,205 @@
+"""Training the match: at each step the photos of one town are searched in all of its map.
+
+The map is turned, scaled and mirrored at random (the photos mirrored with it), so that a town is
+never seen the same way twice. Headings are labels only. Knows nothing of the loop.
+Letters: B photos, J places of a lattice, N headings, m places near a photo's truth.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from zoomloc.config import Config
+from zoomloc.ground import GroundMap, Window
+from zoomloc.model.match import (
+    STRIDE,
+    MatchModel,
+    correlate,
+    region_loss,
+    slice_weights,
+)
+from zoomloc.model.precision import autocast, home_of, moved, number_format
+from zoomloc.training.augment import augment_photos, augment_views
+from zoomloc.training.dataset import Ground, channels_first
+from zoomloc.world.cells import Floats, Ints
+
+USUAL_FOV_DEG = 70.0  # of a photo that does not tell
+NEAR = 12  # places of the lattice that count as right, more or less
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the map lies in a step: the picture's pixels are the ground's, turned and scaled."""
+
+    turn: float  # radians; a bearing b on the ground is b + turn in the picture
+    scale: float  # the picture shows the ground so many times larger than life
+    mirrored: bool
+    phase: tuple[int, int]  # row and column of the lattice's first place
+
+
+@dataclass(frozen=True)
+class MatchBatch:
+    """photos (B, 3, h, w) and ground (3, P, P) uint8; place_m (B, 2) east and south of the
+    ground's middle; bearing_deg (B,), NaN where unknown; fov_deg, error_m (B,).
+    """  # noqa: D205
+
+    photos: Tensor
+    ground: Tensor
+    place_m: Floats
+    bearing_deg: Floats
+    fov_deg: Floats
+    error_m: Floats
+    pose: Pose
+
+
+class MatchLearner:
+    """Examples and loss of a MatchModel over one or several regions."""
+
+    needs_weights = False
+
+    def __init__(self, config: Config, model: Any, grounds: Sequence[Ground]) -> None:
+        self.config, self.grounds = config, grounds
+        self.model: MatchModel = model
+        gsd_m = config.model.match.gsd_m
+        self.maps = [GroundMap(ground.views, gsd_m) for ground in grounds]
+        self._px = [m.px_of(g.lat, g.lng) for m, g in zip(self.maps, grounds, strict=True)]
+        self._bearing = [_numbers(g, "bearing_deg", math.nan) for g in grounds]
+        self._fov = [_numbers(g, "fov_deg", USUAL_FOV_DEG) for g in grounds]
+        photos = np.array([len(g.photos) for g in grounds], float)
+        self._share = photos / photos.sum()
+        self._pictures: dict[int, np.ndarray] = {}
+
+    def prepare(self, share: float) -> None:
+        """Nothing to prepare."""
+
+    def memory(self) -> dict[str, Tensor]:
+        """Nothing to remember."""
+        return {}
+
+    def recall(self, memory: dict[str, Tensor]) -> None:
+        """Nothing to take up."""
+
+    def batch(self, step: int) -> MatchBatch:
+        """Photos of one window of one region, and the window itself."""
+        train, plan = self.config.train, self.config.model.match
+        rng = np.random.default_rng([train.seed, 8, step])
+        number = int(rng.choice(len(self.grounds), p=self._share))
+        ground = self.grounds[number]
+        window, photos = self._window(number, rng)
+        photos = rng.permutation(photos)[: train.batch]
+        middle = np.array([window.left + window.width / 2, window.top + window.height / 2])
+        turn = rng.uniform(0, 2 * math.pi) if plan.turn else 0.0
+        pose = Pose(
+            turn,
+            math.exp(plan.rescale * rng.normal()),
+            bool(plan.mirror and rng.random() < 0.5),
+            tuple(rng.integers(0, plan.lattice, 2).tolist()),
+        )
+        return MatchBatch(
+            channels_first(ground.pixels.get(photos)),
+            torch.from_numpy(self._picture(number, window)).permute(2, 0, 1),
+            (self._px[number][photos] - middle) * plan.gsd_m,
+            self._bearing[number][photos],
+            self._fov[number][photos],
+            np.hypot(ground.error_m[photos], train.sigma_m),
+            pose,
+        )
+
+    def loss(self, batch: MatchBatch) -> Tensor:
+        """-log of the probability near the truth, over all places and headings of the window."""
+        train, plan, model = self.config.train, self.config.model.match, self.model
+        device = home_of(model)
+        batch = moved(batch, device)
+        photos = augment_photos(batch.photos, train.augment)
+        ground = posed(_standard(augment_views(batch.ground[None], train.augment)[0]), batch.pose)
+        if batch.pose.mirrored:
+            photos = photos.flip(-1)
+        weights = slice_weights(batch.fov_deg, model.column_count, plan.slices, plan.fan)
+        with autocast(train.precision, device):
+            fans = model.encode_photos(photos, weights.to(device))
+            seen = model.encode_map(ground)
+        kind = number_format(train.precision, device)
+        phase, step = batch.pose.phase, plan.lattice
+        match = correlate(fans.to(kind), model.bins(seen.features.to(kind), step, phase))
+        unary = seen.unary[phase[0] :: step, phase[1] :: step]
+        near, log_weight = (v.to(device) for v in self._right(batch, unary.shape))
+        return region_loss(match, model.scale(), unary.flatten(), near, log_weight)
+
+    def _window(self, number: int, rng: np.random.Generator) -> tuple[Window, Ints]:
+        """A square of at most ``window_m`` around a random photo, and the photos within."""
+        plan, px = self.config.model.match, self._px[number]
+        height, width = self.maps[number].shape_px
+        side = min(round(plan.window_m / plan.gsd_m), max(height, width))
+        side = math.ceil(side / (2 * STRIDE)) * 2 * STRIDE  # the map's network halves it twice
+        centre = px[rng.integers(len(px))] + rng.uniform(-0.3, 0.3, 2) * side
+        left = int(np.clip(centre[0] - side / 2, 0, max(0, width - side)))
+        top = int(np.clip(centre[1] - side / 2, 0, max(0, height - side)))
+        inside = ((px >= (left, top)) & (px < (left + side, top + side))).all(axis=1)
+        return Window(left, top, side, side), np.flatnonzero(inside)
+
+    def _picture(self, number: int, window: Window) -> np.ndarray:
+        """The window's pixels; a region that is one window is drawn once."""
+        ground_map = self.maps[number]
+        if max(ground_map.shape_px) > window.width:
+            return ground_map.picture(window)
+        if number not in self._pictures:
+            self._pictures[number] = ground_map.picture(window)
+        return self._pictures[number]
+
+    def _right(self, batch: MatchBatch, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """near (B, m) places nearest to each truth; (N, B, m) log-weight with each heading."""
+        plan, pose = self.config.model.match, batch.pose
+        east, south, bearing = in_picture(batch.place_m, batch.bearing_deg, pose)
+        middle = batch.ground.shape[-1] / 2 * plan.gsd_m
+        across = lattice_m(shape[1], pose.phase[1], plan.lattice, self.model.feature_m) - middle
+        down = lattice_m(shape[0], pose.phase[0], plan.lattice, self.model.feature_m) - middle
+        away = (down[None, :, None] - south[:, None, None]) ** 2
+        away = away + (across[None, None, :] - east[:, None, None]) ** 2  # (B, rows, columns)
+        away, near = away.flatten(1).topk(NEAR, largest=False)
+        sigma = torch.from_numpy(batch.error_m).float()[:, None] * pose.scale
+        by_place = -(away - away[:, :1]) / (2 * sigma**2)
+        headings = torch.arange(plan.slices) * (2 * math.pi / plan.slices)
+        off = torch.cos(bearing[None] - headings[:, None]) - 1  # (N, B), NaN where unknown
+        return near, by_place[None] + torch.nan_to_num(plan.heading * off, nan=0.0)[:, :, None]
+
+
+def _numbers(ground: Ground, name: str, missing: float) -> Floats:
+    found = (getattr(photo, name) for photo in ground.photos)
+    return np.array([missing if value is None else value for value in found], np.float64)
+
+
+def _standard(picture: Tensor) -> Tensor:
+    """(3, h, w) of zero mean and unit deviation in each channel."""
+    deviation, mean = torch.std_mean(picture, dim=(1, 2), keepdim=True)
+    return (picture - mean) / (deviation + 0.05)
+
+
+def posed(picture: Tensor, pose: Pose) -> Tensor:
+    """(3, h, w) turned and scaled about its middle, then mirrored; corners are 0."""
+    cosine, sine = math.cos(pose.turn) / pose.scale, math.sin(pose.turn) / pose.scale
+    theta = picture.new_tensor([[[cosine, sine, 0.0], [-sine, cosine, 0.0]]])
+    grid = F.affine_grid(theta, [1, *picture.shape], align_corners=False)
+    turned = F.grid_sample(picture[None], grid, padding_mode="zeros", align_corners=False)[0]
+    return turned.flip(-1) if pose.mirrored else turned
+
+
+def in_picture(place_m: Floats, bearing_deg: Floats, pose: Pose) -> tuple[Tensor, Tensor, Tensor]:
+    """Metres east and south of the middle and bearings in radians, as the posed picture has."""
+    cosine, sine = math.cos(pose.turn) * pose.scale, math.sin(pose.turn) * pose.scale
+    east = cosine * place_m[:, 0] - sine * place_m[:, 1]
+    south = sine * place_m[:, 0] + cosine * place_m[:, 1]
+    bearing = np.radians(bearing_deg) + pose.turn
+    if pose.mirrored:
+        east, bearing = -east, -bearing
+    return tuple(torch.from_numpy(v).float() for v in (east, south, bearing))  # type: ignore[return-value]
+
+
+def lattice_m(count: int, phase: int, step: int, feature_m: float) -> Tensor:
+    """(count,) metres from the picture's edge to the middles of the lattice's features."""
+    return (phase + step * torch.arange(count) + 0.5) * feature_m
