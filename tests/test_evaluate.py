@@ -12,7 +12,7 @@ from zoomloc.checkpoint import Explained, build_model, save_checkpoint
 from zoomloc.errors import PhotoError
 from zoomloc.evaluate import Pool, accuracy_by_zoom, error_report, evaluate, evaluate_run
 from zoomloc.locator import Locator, open_views
-from zoomloc.scorers import ZoomScorer
+from zoomloc.scorers.zooms import ZoomScorer
 from zoomloc.world.answers import Answer, read_answers
 from zoomloc.world.cells import LatLng, moved
 from zoomloc.world.photos import read_photos

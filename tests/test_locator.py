@@ -12,7 +12,8 @@ from zoomloc.checkpoint import build_model, load_explained
 from zoomloc.errors import CheckpointError, PhotoError
 from zoomloc.evaluate import Pool, evaluate
 from zoomloc.locator import Locator, Query, open_views
-from zoomloc.scorers import ZoomScorer
+from zoomloc.scorers.shown import Shown
+from zoomloc.scorers.zooms import ZoomScorer
 from zoomloc.training.loop import train
 from zoomloc.world.coverage import Coverage
 from zoomloc.world.photos import read_photos
@@ -97,7 +98,8 @@ def scorer_of(small_config, painted, region=None, step=2):
 
 
 def pictures(count=3):
-    return list(np.random.default_rng(0).integers(0, 255, (count, 24, 48, 3), np.uint8))
+    pixels = np.random.default_rng(0).integers(0, 255, (count, 24, 48, 3), np.uint8)
+    return [Shown(picture) for picture in pixels]
 
 
 @pytest.mark.parametrize("step", [1, 2])

@@ -14,7 +14,10 @@ from zoomloc.errors import ConfigError
 from zoomloc.locator import Locator, Query, open_views
 from zoomloc.model.encoders import EncoderSpec
 from zoomloc.model.towers import COLDEST, Towers
-from zoomloc.scorers import TowersScorer, scorer_of, summed_below
+from zoomloc.scorers import scorer_of
+from zoomloc.scorers.dense import summed_below
+from zoomloc.scorers.shown import Shown
+from zoomloc.scorers.towers import TowersScorer
 from zoomloc.training.augment import turned
 from zoomloc.training.dataset import Ground
 from zoomloc.training.loop import numbered_checkpoints, train
@@ -61,7 +64,7 @@ def learner_of(config, ground) -> TowersLearner:
 
 def pictures_of(painted, split="test", count=None):
     photos = read_photos(painted / "photos.parquet", split)[:count]
-    return photos, [load_fitted(p.path, 48, 24) for p in photos]
+    return photos, [Shown(load_fitted(p.path, 48, 24)) for p in photos]
 
 
 # 1. the loss
@@ -257,7 +260,7 @@ def test_several_roots_are_scored_too(painted, small_config):
         config = towers_config(small_config, depths)
         scorer = scorer_of(build_model(config, region).eval(), views)
         state = scorer.start(pictures_of(painted, count=2)[1])
-        assert [s.shape[1:] for s in state] == [
+        assert [s.shape[1:] for s in state.scores] == [
             region.grid_shape(d) for d in range(region.zooms + 1)
         ]
         np.testing.assert_allclose(np.exp(scorer.roots(state)).sum(1), 1.0)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from zoomloc.config import Config, EncoderConfig, ModelConfig, parse_config
 from zoomloc.errors import CheckpointError, ConfigError, RegionError
 from zoomloc.model.encoders import EncoderSpec, architecture_of
+from zoomloc.model.match import MatchModel, MatchSpec
 from zoomloc.model.precision import device_of
 from zoomloc.model.towers import Towers, TowersSpec
 from zoomloc.model.zoom import ZoomModel, ZoomSpec
@@ -47,9 +48,13 @@ class Explained:
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)  # encoders_of the network
 
 
+Network = ZoomModel | Towers | MatchModel
+
+
 def encoders_of(model: Any) -> dict[str, dict[str, Any]]:
     """What its encoders are built like; empty for small ones."""
-    return {side: architecture_of(getattr(model, f"{side}_encoder")) for side in ("photo", "view")}
+    sides = ("photo", "view")
+    return {side: architecture_of(getattr(model, f"{side}_encoder", None)) for side in sides}
 
 
 def encoder_specs(model: ModelConfig, encoders: Encoders) -> tuple[EncoderSpec, EncoderSpec]:
@@ -93,21 +98,27 @@ def towers_spec(model: ModelConfig, encoders: Encoders = NO_ENCODERS) -> TowersS
     )
 
 
-def network(
-    model: ModelConfig, branching: int, encoders: Encoders = NO_ENCODERS
-) -> ZoomModel | Towers:
+def match_spec(model: ModelConfig, encoders: Encoders = NO_ENCODERS) -> MatchSpec:
+    """The bird's-eye match that a config describes."""
+    photo, _ = encoder_specs(model, encoders)
+    names = [field.name for field in fields(MatchSpec)]
+    same = {k: v for k, v in model.match.model_dump().items() if k in names}
+    return MatchSpec(photo_px=model.photo_px, photo_encoder=photo, **same)
+
+
+def network(model: ModelConfig, branching: int, encoders: Encoders = NO_ENCODERS) -> Network:
     """The network that a config describes, with random weights (pretrained ones from the source).
 
     Encoders known from ``encoders`` are built empty instead, offline.
     """
     if model.kind == "towers":
         return Towers(towers_spec(model, encoders))
+    if model.kind == "match":
+        return MatchModel(match_spec(model, encoders))
     return ZoomModel(spec_of(model, branching, encoders))
 
 
-def build_model(
-    config: Config, region: Region, encoders: Encoders = NO_ENCODERS
-) -> ZoomModel | Towers:
+def build_model(config: Config, region: Region, encoders: Encoders = NO_ENCODERS) -> Network:
     """A fresh network for a region, seeded by ``train.seed``."""
     torch.manual_seed(config.train.seed)
     return network(config.model, region.branching, encoders)
@@ -201,7 +212,7 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
-def load_model(path: Path, explained: Explained) -> ZoomModel | Towers:
+def load_model(path: Path, explained: Explained) -> Network:
     """The network with its weights, ready to answer, on a graphics card where there is one.
 
     (Not with ``train.device: cpu``.) Raises CheckpointError.

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from zoomloc.belief.posterior import Posterior
@@ -20,6 +18,7 @@ from zoomloc.config import Config, SearchConfig
 from zoomloc.errors import CheckpointError, RegionError
 from zoomloc.index import RegionViews
 from zoomloc.scorers import scorer_of
+from zoomloc.scorers.shown import Shown
 from zoomloc.world.answers import Answer, Candidate
 from zoomloc.world.cells import LatLng, distance_m
 from zoomloc.world.coverage import Coverage
@@ -29,7 +28,6 @@ from zoomloc.world.photos import Photo
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
 
-Pictures = npt.NDArray[np.uint8]
 DISC_M = 25.0  # the answer is the Bayes point for "within 25 m" (DESIGN 5.5)
 KEPT_CELLS = 64  # cells of the posterior that an answer keeps
 
@@ -41,11 +39,23 @@ class Query:
     name: str
     path: Path
     truth: LatLng | None = None
+    fov_deg: float | None = None
+    projection: str = "perspective"
 
     @classmethod
     def of(cls, photo: Photo) -> "Query":
         """A photo of a photo table, under its id."""
-        return cls(photo.id, photo.path, photo.truth)
+        return cls(photo.id, photo.path, photo.truth, photo.fov_deg, photo.projection)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is concluded of one photo: belief, the best place, and the heading where known."""
+
+    posterior: Posterior
+    place: LatLng
+    bearing_deg: float | None = None
+    bearing_spread_deg: float | None = None
 
 
 @dataclass(frozen=True)
@@ -112,17 +122,29 @@ class Locator:
         """The same model with other search settings."""
         return replace(self, search=search_config)
 
-    def posteriors(self, pictures: Sequence[Pictures]) -> list[Posterior]:
-        """Posteriors of pictures that already have the model's shape (h, w, 3)."""
-        plan = SearchPlan(method=self.search.method, beam=self.search.beam, bound=self.search.bound)
-        return search(self.scorer, pictures, self.scorer.views.coverage, plan)
+    def shown(self, query: Query) -> Shown:
+        """A photo as the model sees it. Raises PhotoError where it cannot be read."""
+        picture = load_fitted(query.path, *self.photo_px)
+        return Shown(picture, query.fov_deg, query.projection)
 
-    def places(self, pictures: Sequence[Pictures], posteriors: Sequence[Posterior]) -> list[LatLng]:
-        """The answers' places: best discs, or (the paper's way) the greedy cells' centres."""
-        if self.search.answer == "bayes":
-            return [posterior.best_point(DISC_M) for posterior in posteriors]
-        paths = greedy_paths(self.scorer, pictures, self.scorer.views.coverage)
-        return [path[-1].center for path in paths]
+    def find(self, photos: Sequence[Shown]) -> list[Found]:
+        """Belief and best place of photos that already have the model's shape."""
+        coverage = self.scorer.views.coverage
+        plan = SearchPlan(method=self.search.method, beam=self.search.beam, bound=self.search.bound)
+        state = self.scorer.start(photos)
+        posteriors = search(self.scorer, photos, coverage, plan, state)
+        if self.search.answer == "cell":  # the paper's way: the greedy cells' centres
+            paths = greedy_paths(self.scorer, photos, coverage)
+            ends = [path[-1].center for path in paths]
+            return [Found(p, end) for p, end in zip(posteriors, ends, strict=True)]
+        return [self._best(state, i, posterior) for i, posterior in enumerate(posteriors)]
+
+    def _best(self, state: Any, photo: int, posterior: Posterior) -> Found:
+        """The Bayes point; a scorer that can look closer says where exactly, and which way."""
+        place = posterior.best_point(DISC_M)
+        if not hasattr(self.scorer, "sharpened"):
+            return Found(posterior, place)
+        return Found(posterior, *self.scorer.sharpened(state, photo, place))
 
     def answers(
         self, queries: Sequence[Query], hash_photos: bool = True, at_once: int = 128
@@ -130,17 +152,13 @@ class Locator:
         """One Answer for each query, in order. Raises PhotoError for an unreadable photo."""
         for start in range(0, len(queries), at_once):
             part = queries[start : start + at_once]
-            pictures = [load_fitted(query.path, *self.photo_px) for query in part]
-            posteriors = self.posteriors(pictures)
-            places = self.places(pictures, posteriors)
-            for query, posterior, place in zip(part, posteriors, places, strict=True):
+            for query, found in zip(part, self.find([self.shown(q) for q in part]), strict=True):
                 photo = sha256_of(query.path)[:16] if hash_photos else ""
-                yield self.answer(query, posterior, place, {"photo": photo, **self.made_by})
+                yield self.answer(query, found, {"photo": photo, **self.made_by})
 
-    def answer(
-        self, query: Query, posterior: Posterior, place: LatLng, made_by: dict[str, str]
-    ) -> Answer:
+    def answer(self, query: Query, found: Found, made_by: dict[str, str]) -> Answer:
         """What a posterior says of a place: its probability and the radii round it."""
+        posterior, place = found.posterior, found.place
         probability = posterior.mass_within(place, self.search.right_within_m)
         kept = posterior.merged(KEPT_CELLS)
         return Answer(
@@ -150,8 +168,8 @@ class Locator:
             probability=probability,
             radius50_m=posterior.radius_holding(place, 0.5),
             radius90_m=posterior.radius_holding(place, 0.9),
-            bearing_deg=None,
-            bearing_spread_deg=None,
+            bearing_deg=found.bearing_deg,
+            bearing_spread_deg=found.bearing_spread_deg,
             path=tuple(cell.quadkey for cell in self.region.path(place)),
             candidates=tuple(
                 Candidate(cell.quadkey, cell.center.lat, cell.center.lng, mass)

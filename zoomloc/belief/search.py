@@ -74,15 +74,20 @@ class SearchPlan:
 
 
 def search(
-    scorer: Scorer[State], photos: Sequence[Any], coverage: Coverage, plan: SearchPlan
+    scorer: Scorer[State],
+    photos: Sequence[Any],
+    coverage: Coverage,
+    plan: SearchPlan,
+    state: State | None = None,
 ) -> list[Posterior]:
     """One posterior over the present part of the region for each photo.
 
-    Raises CheckpointError where the scorer gives no probability to any child of a cell.
+    ``state``: what ``scorer.start`` gave for these photos, if it was asked before. Raises
+    CheckpointError where the scorer gives no probability to any child of a cell.
     """
     if not len(photos):
         return []
-    state = scorer.start(photos)
+    state = scorer.start(photos) if state is None else state
     if plan.method == "exhaustive":
         leaves = scorer.leaves(state)
         if leaves is not None:

@@ -180,12 +180,29 @@ class _Sweeps:
         with self._guard:
             lock = self._locks.setdefault((entrant.name, trial.protocol), Lock())
         with lock:
+            known = self._in_rows(entrant, trial)
+            if known is not None:
+                return known
             file = self.bench.work / "sweeps" / f"{_sweep_name(trial, entrant, self.bench.preset)}"
             if not file.is_file():
                 settings, tried = self._sweep(entrant, trial)
                 write_json(file, {"schema": "zoomloc/sweep/1", "best": settings, "tried": tried})
             found = read_json(file, "zoomloc/sweep/1", ConfigError)
             return found["best"], found["tried"]
+
+    def _in_rows(
+        self, entrant: Entrant, trial: Trial
+    ) -> tuple[Settings, list[dict[str, Any]]] | None:
+        """The settings of a finished row of another seed, wherever it was made."""
+        for row in self.bench.rows:
+            same = (row.entrant, row.preset, row.minutes) == (
+                entrant.name,
+                self.bench.preset.name,
+                trial.minutes,
+            )
+            if same and row.protocol in trial.tests and row.details.get("settings"):
+                return row.details["settings"], row.details["sweep"]
+        return None
 
     def _sweep(self, entrant: Entrant, trial: Trial) -> tuple[Settings, list[dict[str, Any]]]:
         best: Settings = {}

@@ -41,6 +41,7 @@ ENTRANTS = {
         Entrant("justzoomin", "models/justzoomin", (_RATES,), centre=True),
         Entrant("retrieval", "models/retrieval", (_RATES, _CONTEXT, _TURNED)),
         Entrant("hierarchical", "models/hierarchical", (_RATES, _CONTEXT, _TURNED)),
+        Entrant("match", "models/match", (_RATES,)),
     )
 }
 

@@ -19,7 +19,6 @@ from zoomloc.evaluate import as_dict, error_report
 from zoomloc.locator import Locator, Query
 from zoomloc.world.answers import Answer
 from zoomloc.world.cells import LatLng, cell_of_quadkey, distance_m
-from zoomloc.world.images import load_fitted
 from zoomloc.world.photos import Photo, read_photos
 from zoomloc.world.region import Region
 from zoomloc.world.roads import road_points
@@ -55,13 +54,12 @@ def score(run: Path, places: Sequence[Path], centre: bool) -> Scores:
 
 
 def _score_some(locator: Locator, photos: Sequence[Photo], centre: bool, scores: Scores) -> None:
-    pictures = [load_fitted(photo.path, *locator.photo_px) for photo in photos]
-    posteriors = locator.posteriors(pictures)
-    places = locator.places(pictures, posteriors)
-    for photo, posterior, place in zip(photos, posteriors, places, strict=True):
-        answer = locator.answer(Query.of(photo), posterior, place, {})
+    queries = [Query.of(photo) for photo in photos]
+    pictures = [locator.shown(query) for query in queries]
+    for photo, query, found in zip(photos, queries, locator.find(pictures), strict=True):
+        answer = locator.answer(query, found, {})
         scores.answers.append(replace(answer, posterior=()))
-        scores.areas.append(posterior.searched_share(photo.truth))
+        scores.areas.append(found.posterior.searched_share(photo.truth))
         scores.held.append(_held(locator.region, answer, photo.truth))
     if centre:
         paths = greedy_paths(locator.scorer, pictures, locator.scorer.views.coverage)
@@ -135,9 +133,8 @@ def chance_errors(name: str, places: Sequence[Path], seed: int) -> list[float]:
 
 
 def _pool(place: Path) -> list[LatLng]:
-    """Road points of a place, or the positions of its photos that are not tested on."""
+    """Road points of a place; where it has no roads, where its photos stand (which flatters)."""
     roads = place / "roads.geojson"
     if roads.is_file():
         return list(road_points(roads))
-    photos = read_photos(place / "photos.parquet")
-    return [p.place for p in photos if p.split != "test"] or [p.place for p in photos]
+    return [photo.place for photo in read_photos(place / "photos.parquet")]

@@ -281,7 +281,7 @@ def locate_photos(locator: "Locator", photos: Sequence[Path]) -> list["Answer"]:
         facts = read_exif(photo)
         known = facts.lat is not None and facts.lng is not None
         truth = LatLng(facts.lat, facts.lng) if known else None  # type: ignore[arg-type]
-        queries.append(Query(str(photo), photo, truth))
+        queries.append(Query(str(photo), photo, truth, facts.fov_deg, facts.projection))
     return list(locator.answers(queries))
 
 

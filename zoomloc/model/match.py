@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -150,7 +151,11 @@ def _column_block(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
 
 
 def slice_weights(
-    fov_deg: Sequence[float], columns: int, slices: int, fan: int, round_: bool = False
+    fov_deg: Sequence[float] | np.ndarray,
+    columns: int,
+    slices: int,
+    fan: int,
+    round_: bool = False,
 ) -> Tensor:
     """(B, F, columns): share of each column in each slice of a fan of F slices.
 

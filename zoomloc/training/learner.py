@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from zoomloc.config import Config
 from zoomloc.training.dataset import Ground
+from zoomloc.training.matches import MatchLearner
 from zoomloc.training.towers import TowersLearner
 from zoomloc.training.zooms import ZoomLearner
 
@@ -45,4 +46,6 @@ def build_learner(config: Config, model: nn.Module, grounds: Sequence[Ground]) -
     """The learner of the config's kind of model."""
     if config.model.kind == "towers":
         return TowersLearner(config, model, grounds)
+    if config.model.kind == "match":
+        return MatchLearner(config, model, grounds)
     return ZoomLearner(config, model, grounds)

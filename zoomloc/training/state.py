@@ -124,7 +124,7 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
     Pretrained layers get ``backbone_lr``, times ``layer_decay`` for each layer above them.
     """
     rates: dict[int, float] = {}
-    for encoder in (model.photo_encoder, model.view_encoder):
+    for encoder in (model.photo_encoder, getattr(model, "view_encoder", None)):
         for above, layer in enumerate(reversed(pretrained_layers(encoder))):
             rate = train.backbone_lr * train.layer_decay**above
             rates |= {id(p): rate for p in layer}

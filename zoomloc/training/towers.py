@@ -18,7 +18,7 @@ from zoomloc.config import Config
 from zoomloc.index import Crop
 from zoomloc.model.precision import autocast, home_of, moved
 from zoomloc.model.towers import Towers
-from zoomloc.scorers import ENCODE_AT_ONCE, as_tensor
+from zoomloc.scorers.shown import ENCODE_AT_ONCE, as_tensor
 from zoomloc.training.augment import augment_photos, augment_views, turned
 from zoomloc.training.dataset import Ground, channels_first
 from zoomloc.training.losses import info_nce

@@ -17,7 +17,8 @@ from zoomloc.errors import ConfigError
 from zoomloc.index import RegionViews
 from zoomloc.model.precision import autocast, home_of, moved
 from zoomloc.model.zoom import Steps, ZoomModel
-from zoomloc.scorers import ZoomScorer
+from zoomloc.scorers.shown import Shown
+from zoomloc.scorers.zooms import ZoomScorer
 from zoomloc.training.augment import augment_photos, augment_views
 from zoomloc.training.dataset import Ground, Order, channels_first
 from zoomloc.training.losses import path_loss
@@ -110,7 +111,7 @@ class ZoomLearner:
         if not len(indices):
             return []
         scorer = ZoomScorer(self.model.eval(), ground.views, self.config.model.place)
-        state = scorer.start(list(ground.pixels.get(indices)))
+        state = scorer.start([Shown(picture) for picture in ground.pixels.get(indices)])
         region = ground.views.region
         picks = [_drawn(row, rng) for row in scorer.roots(state)]
         paths = [[region.roots[k]] for k in picks]

@@ -1,0 +1,135 @@
+"""The match as a scorer: chunks and strips do not show, unknown lenses are averaged over."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from zoomloc.checkpoint import build_model
+from zoomloc.config import load_config
+from zoomloc.locator import Locator, Query, open_views
+from zoomloc.scorers import matches as module
+from zoomloc.scorers import scorer_of
+from zoomloc.scorers.matches import FOVS_DEG, MatchScorer, _mean_bearing
+from zoomloc.scorers.shown import Shown
+from zoomloc.training.loop import train
+from zoomloc.world.cells import distance_m
+from zoomloc.world.photos import read_photos
+
+
+def match_config(small_config, **train_changes):
+    tree = small_config.to_dict()
+    tree["model"] |= {"kind": "match"}
+    tree["model"]["match"] |= {
+        "map_channels": [8, 8, 16], "width": 16, "channels": 4, "slices": 8, "fan": 3,
+        "rings_m": [4.0, 10.0, 20.0],
+    }  # fmt: skip
+    tree["search"] |= {"method": "exhaustive"}
+    tree["train"] |= train_changes
+    return load_config([], []).model_validate(tree)
+
+
+@pytest.fixture
+def scorer(small_config, painted):
+    config = match_config(small_config)
+    views = open_views(painted, config)
+    torch.manual_seed(0)
+    found = scorer_of(build_model(config, views.region).eval(), views)
+    assert isinstance(found, MatchScorer)
+    return found
+
+
+def photos(count=3, fov_deg=70.0):
+    pixels = np.random.default_rng(0).integers(0, 255, (count, 24, 48, 3), np.uint8)
+    return [Shown(picture, fov_deg) for picture in pixels]
+
+
+def test_every_cell_with_imagery_has_a_score_and_no_other(scorer):
+    leaves = scorer.leaves(scorer.start(photos()))
+    present = scorer.views.coverage.leaves
+    assert leaves.shape[1:] == present.shape
+    assert np.isfinite(leaves[:, present]).all() and (leaves[:, ~present] == -np.inf).all()
+
+
+def test_a_photo_scores_alike_in_any_company(scorer):
+    together = scorer.leaves(scorer.start(photos()))
+    alone = scorer.leaves(scorer.start(photos()[1:2]))
+    present = scorer.views.coverage.leaves
+    np.testing.assert_allclose(together[1][present], alone[0][present], atol=0.03)  # bf16
+
+
+def test_chunks_of_the_map_do_not_show(scorer, monkeypatch):
+    whole = scorer.map_features()
+    monkeypatch.setattr(module, "CHUNK_PX", 64)
+    scorer._map = None
+    parts = scorer.map_features()
+    assert parts.unary.shape == whole.unary.shape
+    torch.testing.assert_close(parts.features, whole.features, atol=0.02, rtol=0.02)
+
+
+def test_strips_of_the_search_do_not_show(scorer, monkeypatch):
+    whole = scorer.leaves(scorer.start(photos()))
+    monkeypatch.setattr(module, "PLACES_AT_ONCE", 1000)
+    parts = scorer.leaves(scorer.start(photos()))
+    present = scorer.views.coverage.leaves
+    np.testing.assert_allclose(parts[:, present], whole[:, present], atol=0.03)
+
+
+def test_an_unknown_lens_is_the_mean_of_the_likelihoods_of_some(scorer):
+    seen = scorer.map_features()
+    given = (seen.features, seen.unary, 2)
+    unknown = scorer._logits(photos(2, None), *given)
+    known = [scorer._logits(photos(2, fov), *given) for fov in FOVS_DEG]
+    mean = torch.stack(known).logsumexp(0) - math.log(len(FOVS_DEG))
+    torch.testing.assert_close(unknown, mean, atol=0.03, rtol=0.01)
+
+
+def test_a_round_picture_is_searched_too(scorer):
+    pixels = np.random.default_rng(1).integers(0, 255, (24, 48, 3), np.uint8)
+    mixed = [Shown(pixels, 360.0, "equirectangular"), *photos(1)]
+    leaves = scorer.leaves(scorer.start(mixed))
+    present = scorer.views.coverage.leaves
+    assert np.isfinite(leaves[:, present]).all()
+    alone = scorer.leaves(scorer.start(photos(1)))
+    np.testing.assert_allclose(leaves[1][present], alone[0][present], atol=0.03)
+
+
+def test_sharpening_stays_near_and_gives_a_bearing(scorer):
+    state = scorer.start(photos())
+    region = scorer.views.region
+    row, column = np.argwhere(scorer.views.coverage.leaves)[40].tolist()
+    place = region.cell(region.zooms, row, column).center
+    found, bearing_deg, spread_deg = scorer.sharpened(state, 1, place)
+    assert distance_m(found, place) <= 24 * math.sqrt(2) + 6
+    assert 0 <= bearing_deg < 360 and 0 <= spread_deg <= 180
+
+
+def test_bearings_are_circular_means():
+    north = torch.tensor([0.6, 0.2, 0, 0, 0, 0, 0, 0.2])
+    bearing_deg, spread_deg = _mean_bearing(north)
+    assert min(bearing_deg, 360 - bearing_deg) < 1e-4 and 20 < spread_deg < 40
+    assert _mean_bearing(torch.tensor([0, 0, 1.0, 0]))[0] == pytest.approx(180)
+    assert _mean_bearing(torch.tensor([0, 1.0, 0, 0])) == pytest.approx((90, 0), abs=1e-3)
+
+
+def test_it_trains_resumes_and_answers(small_config, painted, tmp_path):
+    class Stopped(Exception):
+        pass
+
+    def stop(progress):
+        if progress.step == 8:
+            raise Stopped
+
+    config = match_config(small_config, steps=12, batch=16)
+    train(config, tmp_path / "whole")
+    with pytest.raises(Stopped):
+        train(config, tmp_path / "parts", stop)
+    train(config, tmp_path / "parts")
+    one, two = (Locator.load(tmp_path / name) for name in ("whole", "parts"))
+    for a, b in zip(one.scorer.model.parameters(), two.scorer.model.parameters(), strict=True):
+        assert torch.equal(a, b)
+    queries = [Query.of(p) for p in read_photos(painted / "photos.parquet", "test")[:3]]
+    for answer in one.answers(queries):
+        assert answer.bearing_deg is not None and 0 <= answer.bearing_deg < 360
+        assert np.isfinite(answer.error_m)

@@ -1,0 +1,27 @@
+"""Scorers: what search asks of each kind of network, with the map's side computed once.
+
+A scorer is a ``belief.search.Scorer`` with ``views``, the region that it searches. Knows
+nothing of photos as files, of search or of answers.
+"""
+
+from typing import Any
+
+from torch import nn
+
+from zoomloc.index import RegionViews
+from zoomloc.model.match import MatchModel
+from zoomloc.model.towers import Towers
+from zoomloc.model.zoom import ZoomModel
+from zoomloc.scorers.matches import MatchScorer
+from zoomloc.scorers.towers import TowersScorer
+from zoomloc.scorers.zooms import ZoomScorer
+
+
+def scorer_of(model: nn.Module, views: RegionViews, use_place: bool = True) -> Any:
+    """The scorer for a network over a region; ``use_place``: the region it was trained on."""
+    if isinstance(model, Towers):
+        return TowersScorer(model, views)
+    if isinstance(model, MatchModel):
+        return MatchScorer(model, views)
+    assert isinstance(model, ZoomModel)
+    return ZoomScorer(model, views, use_place and model.spec.place)

@@ -1,0 +1,71 @@
+"""Answers of scorers that score every cell of every depth at once. Knows no network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from zoomloc.index import RegionViews
+from zoomloc.world.cells import Cell, Floats, Ints
+from zoomloc.world.region import Region
+
+
+@dataclass
+class DenseState:
+    """``scores``: for each depth, roots first, log-scores (B, rows, columns)."""
+
+    scores: list[Floats]
+
+
+class DenseScorer:
+    """Roots, children and leaves of a state that holds the scores of all cells."""
+
+    views: RegionViews
+
+    def roots(self, state: DenseState) -> Floats:
+        """(B, R) log-probabilities of the roots that have imagery."""
+        slots = self.views.region.root_slots()
+        scores = torch.from_numpy(state.scores[0][:, slots[:, 0], slots[:, 1]])
+        return log_softmax_over(scores, self.views.child_mask(None)[None])
+
+    def children(self, state: DenseState, photo_index: Ints, cells: Sequence[Cell]) -> Floats:
+        """(n, K) log-probabilities of the children of each cell, -inf without imagery."""
+        region = self.views.region
+        side = 1 << region.levels_per_zoom
+        down, right = np.divmod(np.arange(side * side), side)
+        corner = np.array([region.row_column(cell) for cell in cells]) * side
+        rows, columns = corner[:, :1] + down, corner[:, 1:] + right
+        scores = state.scores[region.depth(cells[0]) + 1][photo_index[:, None], rows, columns]
+        mask = np.stack([self.views.child_mask(cell) for cell in cells])
+        return log_softmax_over(torch.from_numpy(scores), mask)
+
+    def leaves(self, state: DenseState) -> Floats:
+        """(B, rows, columns) log-scores of all terminal cells at once."""
+        return state.scores[-1]
+
+
+def summed_below(scores: Floats, side: int) -> Floats:
+    """Log of the sum over side x side cells: (B, rows, columns) -> (B, rows/side, columns/side)."""
+    photos, rows, columns = scores.shape
+    blocks = scores.reshape(photos, rows // side, side, columns // side, side)
+    with np.errstate(divide="ignore"):
+        peak = np.maximum(blocks.max(axis=(2, 4), keepdims=True), -1e30)
+        total = np.log(np.exp(blocks - peak).sum(axis=(2, 4))) + peak[:, :, 0, :, 0]
+    return np.asarray(total)
+
+
+def summed_up(leaves: Floats, region: Region) -> list[Floats]:
+    """Log-scores (B, rows, columns) of the terminal cells, and the sums of every depth above."""
+    scores = [leaves]
+    for _ in range(region.zooms):
+        scores.append(summed_below(scores[-1], 1 << region.levels_per_zoom))
+    return scores[::-1]
+
+
+def log_softmax_over(logits: Tensor, present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Log-softmax over the choices that exist; -inf elsewhere."""
+    masked = logits.cpu().double().masked_fill(~torch.from_numpy(np.array(present)), -torch.inf)
+    return np.asarray(masked.log_softmax(-1).numpy())
