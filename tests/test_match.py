@@ -19,7 +19,7 @@ from zoomloc.model.match import (
     region_loss,
     slice_weights,
 )
-from zoomloc.training.matches import Pose, in_picture, lattice_m, posed
+from zoomloc.training.matches import Pose, in_picture, lattice_m, posed, round_photos
 
 SPEC = MatchSpec(
     photo_px=(48, 24), photo_encoder=EncoderSpec("tiny", (8, 8, 16), "batch"),
@@ -172,3 +172,22 @@ def test_fans_of_every_width_have_length_one():
     torch.testing.assert_close(fans.square().sum((1, 2)), torch.ones(2))
     narrow = dataclasses.replace(SPEC, slices=16)
     assert MatchModel(narrow).bins(torch.rand(4, 8, 8), 1, (0, 0)).shape == (16, 12, 64)
+
+
+def test_bins_of_photos_and_bins_of_the_map_are_the_same_places():
+    """What round_photos reads for a photo that looks north is what polar_bins has there."""
+    torch.manual_seed(4)
+    model = MatchModel(dataclasses.replace(SPEC, channels=3))
+    picture = torch.rand(3, 61, 61)
+    bins = polar_bins(picture, model.spec, 4.0, 1, (0, 0)).unflatten(1, (3, 3))
+    row, column = 30, 24
+    east, south = torch.tensor([(column - 30) * 4.0]), torch.tensor([(row - 30) * 4.0])
+    for heading in (0, 3):
+        bearing = torch.tensor([heading * math.pi / 4])
+        found = round_photos(picture, model, east, south, bearing, torch.zeros(1, 3, 3, 3))[0]
+        for slice_ in range(3):  # left, ahead, right
+            wanted = bins[(heading + slice_ - 1) % 8, :, :, row * 61 + column]
+            torch.testing.assert_close(found[slice_], wanted, atol=0.45, rtol=0)  # rounded to 4 m
+    smooth = torch.linspace(0, 1, 61).expand(3, 61, 61).contiguous()  # grows eastwards
+    found = round_photos(smooth, model, east, south, torch.zeros(1), torch.zeros(1, 3, 3, 3))[0]
+    assert (found[2] > found[1]).all() and (found[1] > found[0]).all()

@@ -120,6 +120,8 @@ class MatchConfig(Section):
     rescale: float = Field(0.06, ge=0)  # and scaled by about so much
     mirror: bool = True
     heading: float = Field(6.0, ge=0)  # concentration of the heading's label; 0 ignores headings
+    layers: float = Field(0.0, ge=0)  # weight of the auxiliary task, where layers.pmtiles is there
+    layers_until: float = Field(1.0, gt=0, le=1)  # share of the run after which it is left out
 
 
 class ModelConfig(Section):

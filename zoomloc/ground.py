@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from zoomloc.index import RegionViews
 from zoomloc.world.cells import Floats
+from zoomloc.world.pyramid import TilePyramid
 
 Pictures = npt.NDArray[np.uint8]
 LARGEST_PX = 2048  # a side of what is drawn at once
@@ -67,22 +68,25 @@ class GroundMap:
         """All of it."""
         return Window(0, 0, self.shape_px[1], self.shape_px[0])
 
-    def picture(self, window: Window) -> Pictures:
-        """(height, width, 3) uint8 of a window; ground without imagery is grey."""
+    def picture(self, window: Window, pyramid: TilePyramid | None = None) -> Pictures:
+        """(height, width, 3) uint8 of a window; ground without imagery is grey.
+
+        ``pyramid``: another one of the same ground, in place of the imagery.
+        """
+        source = pyramid or self.views.pyramid
         out = np.empty((window.height, window.width, 3), np.uint8)
         for top in range(0, window.height, LARGEST_PX):
             for left in range(0, window.width, LARGEST_PX):
                 side = min(LARGEST_PX, max(window.height - top, window.width - left))
-                part = self._square(window.left + left, window.top + top, side)
+                part = self._square(source, window.left + left, window.top + top, side)
                 height, width = out[top : top + side, left : left + side].shape[:2]
                 out[top : top + height, left : left + width] = part[:height, :width]
         return out
 
-    def _square(self, left: int, top: int, side: int) -> Pictures:
+    def _square(self, pyramid: TilePyramid, left: int, top: int, side: int) -> Pictures:
         region = self.views.region
         down = region.terminal_level - region.root_level
         per_cell = self.px_per_cell
         x = (region.origin[0] << down) + self.corner[1] + left / per_cell
         y = (region.origin[1] << down) + self.corner[0] + top / per_cell
-        pyramid = self.views.pyramid
         return pyramid.window(region.terminal_level, x, y, side / per_cell, side)

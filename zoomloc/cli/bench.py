@@ -79,6 +79,7 @@ def build_place(plan: "Plan", folder: Path, workers: int, screen: Screen) -> Non
 
 
 def _build_town(plan: "TownPlan", folder: Path, workers: int, screen: Screen) -> None:
+    from data_prep.layers import build_layers
     from data_prep.town import PhotoPlan, build_town
     from zoomloc.bench.protocols import PHOTO_PX
 
@@ -97,6 +98,8 @@ def _build_town(plan: "TownPlan", folder: Path, workers: int, screen: Screen) ->
         shutil.copyfile(town / "roads.geojson", temporary)
     steps.read_photo_folder(PHOTOS, town / "photos", folder, workers, quiet)
     _split(plan, folder / "photos.parquet")
+    if plan.role != "test":
+        build_layers(town, folder, workers)
     screen.step("town", f"{plan.name} -> {folder}")
 
 

@@ -13,7 +13,7 @@ circle, F slices of a fan, Z rings, C channels, J places, H x W pixels of the ma
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from zoomloc.model.encoders import EncoderSpec, build_encoder, check_pictures
 
+LAYERS = 3  # buildings, trees, paved ground: known of synthetic towns only
 STRIDE = 2  # of the map's features against its picture
 POOLED = ((12.0, 1), (30.0, 3), (math.inf, 5))  # rings up to so many metres read so wide a mean
 LEAST_SHARE = 0.2  # a slice that the picture covers less says nothing
@@ -63,6 +64,7 @@ class MatchModel(nn.Module):
         )
         self.map = MapNet(spec.map_channels, spec.channels)
         self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))
+        self.layers = nn.Linear(spec.channels, LAYERS)  # what a feature says stands there
 
     @property
     def feature_m(self) -> float:
@@ -80,11 +82,19 @@ class MatchModel(nn.Module):
         A fan's bins are features of length 1 times their confidence; all confidences of a fan
         have length 1 together, so that fans of every width score alike.
         """
+        return self.fans(*self.see(photos, weights))
+
+    def see(self, photos: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """What stands in each bin, (B, F, Z, C) of length 1, and how surely, (B, F, Z) 0..1."""
         features, confidence = self.columns(self.photo_encoder(photos), weights)
         seen = (weights.sum(-1) > LEAST_SHARE)[..., None]  # (B, F, 1)
-        confidence = confidence.sigmoid() * seen
+        return F.normalize(features.float(), dim=-1), confidence.float().sigmoid() * seen
+
+    @staticmethod
+    def fans(features: Tensor, confidence: Tensor) -> Tensor:
+        """(B, F, Z, C) and (B, F, Z) -> (B, F, Z * C)."""
         total = confidence.square().sum((1, 2), keepdim=True).clamp(min=1e-6).sqrt()
-        return (F.normalize(features, dim=-1) * (confidence / total)[..., None]).flatten(2)
+        return (features * (confidence / total)[..., None]).flatten(2)
 
     def encode_map(self, picture: Tensor) -> MapFeatures:
         """(3, h, w) of zero mean and unit deviation, ``gsd_m`` a pixel -> features."""
@@ -194,24 +204,70 @@ def polar_bins(
     padded map, so nothing is gathered. Slice n looks to bearing 360 n / N.
     """
     pad = math.ceil(max(spec.rings_m) / feature_m) + 1
-    wide = {width: F.pad(_mean(features, width), (pad, pad, pad, pad)) for _, width in POOLED}
+    padded = [F.pad(mean_over(features, width), (pad, pad, pad, pad)) for _, width in POOLED]
     rows = len(range(phase[0], features.shape[1], step))
     columns = len(range(phase[1], features.shape[2], step))
-    found = []
-    for n in range(spec.slices):
-        turn = 2 * math.pi * n / spec.slices
-        for ring_m in spec.rings_m:
-            width = next(w for most, w in POOLED if ring_m <= most)
-            top = pad + phase[0] - round(ring_m * math.cos(turn) / feature_m)
-            left = pad + phase[1] + round(ring_m * math.sin(turn) / feature_m)
-            bottom, right = top + (rows - 1) * step + 1, left + (columns - 1) * step + 1
-            found.append(wide[width][:, top:bottom:step, left:right:step])
-    bins = torch.stack(found).unflatten(0, (spec.slices, len(spec.rings_m)))
-    return bins.flatten(3).flatten(1, 2)
+    shifts = [
+        Shift(
+            next(i for i, (most, _) in enumerate(POOLED) if ring_m <= most),
+            pad + phase[0] - round(ring_m * math.cos(turn) / feature_m),
+            pad + phase[1] + round(ring_m * math.sin(turn) / feature_m),
+        )
+        for turn in (2 * math.pi * n / spec.slices for n in range(spec.slices))
+        for ring_m in spec.rings_m
+    ]
+    bins = _Shifted.apply(shifts, (rows, columns, step), *padded)
+    return bins.unflatten(0, (spec.slices, len(spec.rings_m))).flatten(3).flatten(1, 2)
 
 
-def _mean(features: Tensor, width: int) -> Tensor:
-    return F.avg_pool2d(features[None], width, 1, width // 2)[0] if width > 1 else features
+class Shift(NamedTuple):
+    """Which padded map a bin is read from, and its row and column for the first place."""
+
+    source: int
+    top: int
+    left: int
+
+
+class _Shifted(torch.autograd.Function):
+    """Shifted views of maps, stacked; autograd's own would make a whole map for each of them."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, shifts: list[Shift], lattice: tuple[int, int, int], *maps: Tensor
+    ) -> Tensor:
+        rows, columns, _ = lattice
+        out = maps[0].new_empty(len(shifts), len(maps[0]), rows, columns)
+        for into, shift in zip(out, shifts, strict=True):
+            into.copy_(_lattice_of(maps[shift.source], shift, lattice))
+        ctx.shifts, ctx.lattice, ctx.shapes = shifts, lattice, [m.shape for m in maps]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        into = [grad.new_zeros(shape) for shape in ctx.shapes]
+        for one, shift in zip(grad, ctx.shifts, strict=True):
+            _lattice_of(into[shift.source], shift, ctx.lattice).add_(one)
+        return None, None, *into
+
+
+def _lattice_of(padded: Tensor, shift: Shift, lattice: tuple[int, int, int]) -> Tensor:
+    """(C, rows, columns) view of a map: every ``step``-th place from a shift on."""
+    rows, columns, step = lattice
+    bottom, right = shift.top + (rows - 1) * step + 1, shift.left + (columns - 1) * step + 1
+    return padded[:, shift.top : bottom : step, shift.left : right : step]
+
+
+def mean_over(features: Tensor, width: int) -> Tensor:
+    """Mean over width x width (odd) places, as sums of shifted maps: quicker than pooling."""
+    if width == 1:
+        return features
+    half = width // 2
+    for axis in (1, 2):
+        around = (half, half) if axis == 2 else (0, 0, half, half)
+        padded = F.pad(features, around)
+        length = features.shape[axis]
+        features = sum(padded.narrow(axis, i, length) for i in range(width)) / width  # type: ignore[assignment]
+    return features
 
 
 class _Correlate(torch.autograd.Function):

@@ -18,9 +18,11 @@ from torch import Tensor
 from zoomloc.config import Config
 from zoomloc.ground import GroundMap, Window
 from zoomloc.model.match import (
+    POOLED,
     STRIDE,
     MatchModel,
     correlate,
+    mean_over,
     region_loss,
     slice_weights,
 )
@@ -28,8 +30,10 @@ from zoomloc.model.precision import autocast, home_of, moved, number_format
 from zoomloc.training.augment import augment_photos, augment_views
 from zoomloc.training.dataset import Ground, channels_first
 from zoomloc.world.cells import Floats, Ints
+from zoomloc.world.pyramid import TilePyramid
 
 USUAL_FOV_DEG = 70.0  # of a photo that does not tell
+LAYERS_NAME = "layers.pmtiles"  # beside the imagery of a synthetic town
 NEAR = 12  # places of the lattice that count as right, more or less
 
 
@@ -56,6 +60,7 @@ class MatchBatch:
     fov_deg: Floats
     error_m: Floats
     pose: Pose
+    layers: Tensor | None  # (3, P, P) uint8, as the ground
 
 
 class MatchLearner:
@@ -73,10 +78,13 @@ class MatchLearner:
         self._fov = [_numbers(g, "fov_deg", USUAL_FOV_DEG) for g in grounds]
         photos = np.array([len(g.photos) for g in grounds], float)
         self._share = photos / photos.sum()
-        self._pictures: dict[int, np.ndarray] = {}
+        self._pictures: dict[tuple[int, bool], np.ndarray] = {}
+        self._layers = [_layers_of(ground) for ground in grounds]
+        self._share_done = 0.0
 
     def prepare(self, share: float) -> None:
-        """Nothing to prepare."""
+        """Take note of how far the run is."""
+        self._share_done = share
 
     def memory(self) -> dict[str, Tensor]:
         """Nothing to remember."""
@@ -109,6 +117,7 @@ class MatchLearner:
             self._fov[number][photos],
             np.hypot(ground.error_m[photos], train.sigma_m),
             pose,
+            self._layers_picture(number, window),
         )
 
     def loss(self, batch: MatchBatch) -> Tensor:
@@ -122,14 +131,44 @@ class MatchLearner:
             photos = photos.flip(-1)
         weights = slice_weights(batch.fov_deg, model.column_count, plan.slices, plan.fan)
         with autocast(train.precision, device):
-            fans = model.encode_photos(photos, weights.to(device))
+            features, confidence = model.see(photos, weights.to(device))
             seen = model.encode_map(ground)
+        fans = model.fans(features, confidence)
         kind = number_format(train.precision, device)
         phase, step = batch.pose.phase, plan.lattice
         match = correlate(fans.to(kind), model.bins(seen.features.to(kind), step, phase))
         unary = seen.unary[phase[0] :: step, phase[1] :: step]
         near, log_weight = (v.to(device) for v in self._right(batch, unary.shape))
-        return region_loss(match, model.scale(), unary.flatten(), near, log_weight)
+        loss = region_loss(match, model.scale(), unary.flatten(), near, log_weight)
+        if batch.layers is None:
+            return loss
+        return loss + plan.layers * self._layers_loss(batch, features, confidence, seen.features)
+
+    def _layers_loss(
+        self, batch: MatchBatch, features: Tensor, confidence: Tensor, ground: Tensor
+    ) -> Tensor:
+        """What map and photos say of buildings, trees and pavement, through one linear head."""
+        assert batch.layers is not None
+        model = self.model
+        truth = F.avg_pool2d(posed(batch.layers / 255.0, batch.pose)[None], STRIDE)[0]
+        said = model.layers(ground.permute(1, 2, 0))
+        on_map = F.binary_cross_entropy_with_logits(said, truth.permute(1, 2, 0))
+        east, south, bearing = in_picture(batch.place_m, batch.bearing_deg, batch.pose)
+        known = torch.isfinite(bearing)
+        if not known.any():
+            return on_map
+        wanted = round_photos(truth, model, east[known], south[known], bearing[known], features)
+        said = model.layers(features[known])
+        each = F.binary_cross_entropy_with_logits(said, wanted, reduction="none").mean(-1)
+        seen = (confidence[known] > 0).float()
+        return on_map + (each * seen).sum() / seen.sum().clamp(min=1)
+
+    def _layers_picture(self, number: int, window: Window) -> Tensor | None:
+        """(3, P, P) of the layers under a window, while they are learned."""
+        plan, layers = self.config.model.match, self._layers[number]
+        if layers is None or not plan.layers or self._share_done > plan.layers_until:
+            return None
+        return torch.from_numpy(self._picture(number, window, layers)).permute(2, 0, 1)
 
     def _window(self, number: int, rng: np.random.Generator) -> tuple[Window, Ints]:
         """A square of at most ``window_m`` around a random photo, and the photos within."""
@@ -143,14 +182,15 @@ class MatchLearner:
         inside = ((px >= (left, top)) & (px < (left + side, top + side))).all(axis=1)
         return Window(left, top, side, side), np.flatnonzero(inside)
 
-    def _picture(self, number: int, window: Window) -> np.ndarray:
+    def _picture(self, number: int, window: Window, other: TilePyramid | None = None) -> np.ndarray:
         """The window's pixels; a region that is one window is drawn once."""
         ground_map = self.maps[number]
         if max(ground_map.shape_px) > window.width:
-            return ground_map.picture(window)
-        if number not in self._pictures:
-            self._pictures[number] = ground_map.picture(window)
-        return self._pictures[number]
+            return ground_map.picture(window, other)
+        key = (number, other is not None)
+        if key not in self._pictures:
+            self._pictures[key] = ground_map.picture(window, other)
+        return self._pictures[key]
 
     def _right(self, batch: MatchBatch, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
         """near (B, m) places nearest to each truth; (N, B, m) log-weight with each heading."""
@@ -167,6 +207,33 @@ class MatchLearner:
         headings = torch.arange(plan.slices) * (2 * math.pi / plan.slices)
         off = torch.cos(bearing[None] - headings[:, None]) - 1  # (N, B), NaN where unknown
         return near, by_place[None] + torch.nan_to_num(plan.heading * off, nan=0.0)[:, :, None]
+
+
+def _layers_of(ground: Ground) -> TilePyramid | None:
+    """The layers beside a region's imagery, where there are some."""
+    path = ground.views.pyramid.path.with_name(LAYERS_NAME)
+    return TilePyramid.open(path) if path.is_file() else None
+
+
+def round_photos(
+    picture: Tensor, model: MatchModel, east: Tensor, south: Tensor, bearing: Tensor, like: Tensor
+) -> Tensor:
+    """(n, F, Z, c): a picture (c, h, w) of features' size in the bins round photos, read as the
+    map's bins are; ``like`` (.., F, Z, C) gives the shape of fans.
+    """  # noqa: D205
+    fan, rings = like.shape[1:3]
+    turn = 2 * math.pi / model.spec.slices
+    azimuth = bearing[:, None] + (torch.arange(fan) - fan // 2) * turn  # (n, F)
+    half = picture.shape[-1] / 2 * model.feature_m
+    found = []
+    for ring_m in model.spec.rings_m[:rings]:
+        width = next(width for most, width in POOLED if ring_m <= most)
+        x = (east[:, None] + ring_m * azimuth.sin()) / half
+        y = (south[:, None] - ring_m * azimuth.cos()) / half
+        grid = torch.stack([x, y], -1)[None]  # (1, n, F, 2)
+        wide = mean_over(picture, width)[None]
+        found.append(F.grid_sample(wide, grid, align_corners=False)[0].permute(1, 2, 0))
+    return torch.stack(found, 2)
 
 
 def _numbers(ground: Ground, name: str, missing: float) -> Floats:
