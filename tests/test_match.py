@@ -11,6 +11,8 @@ import torch
 
 from zoomloc.model.encoders import EncoderSpec
 from zoomloc.model.match import (
+    Fans,
+    Lattice,
     MatchModel,
     MatchSpec,
     correlate,
@@ -19,11 +21,12 @@ from zoomloc.model.match import (
     region_loss,
     slice_weights,
 )
-from zoomloc.training.matches import Pose, in_picture, lattice_m, posed, round_photos
+from zoomloc.training.matches import Pose, in_picture, lattice_m, on_ground, posed, round_photos
 
 SPEC = MatchSpec(
     photo_px=(48, 24), photo_encoder=EncoderSpec("tiny", (8, 8, 16), "batch"),
     map_channels=(8, 8, 16), gsd_m=2.0, slices=8, rings_m=(8.0, 20.0, 40.0), channels=4, width=16,
+    descriptor=0, memory=False,
 )  # fmt: skip
 
 
@@ -91,19 +94,21 @@ def test_correlation_and_its_gradient_are_the_plain_sum(fan):
         torch.testing.assert_close(a, b)
 
 
-def test_the_region_loss_and_its_gradient_are_the_plain_formula():
+@pytest.mark.parametrize("rows", [1, 3])
+def test_the_region_loss_and_its_gradient_are_the_plain_formula(rows):
     torch.manual_seed(1)
     match = torch.randn(8, 3, 50, requires_grad=True)
-    scale, unary = torch.tensor(1.7, requires_grad=True), torch.randn(50, requires_grad=True)
+    scale = torch.tensor(1.7, requires_grad=True)
+    added = torch.randn(rows, 50, requires_grad=True)
     near = torch.tensor([[1, 2, 3], [7, 8, 40], [0, 49, 25]])
     log_weight = torch.randn(8, 3, 3)
-    logits = match * scale + unary
+    logits = match * scale + added
     log_prob = logits - torch.logsumexp(logits, (0, 2), keepdim=True)
     own = log_prob.gather(2, near.expand(8, -1, -1)) + log_weight
     wanted = -torch.logsumexp(own, (0, 2)).mean()
-    found = region_loss(match, scale, unary, near, log_weight)
+    found = region_loss(match, scale, added, near, log_weight)
     torch.testing.assert_close(found, wanted)
-    inputs = (match, scale, unary)
+    inputs = (match, scale, added)
     got, expected = torch.autograd.grad(found, inputs), torch.autograd.grad(wanted, inputs)
     for a, b in zip(got, expected, strict=True):
         torch.testing.assert_close(a, b)
@@ -142,36 +147,60 @@ def test_a_turned_photo_is_the_same_fan_at_the_next_heading():
     torch.testing.assert_close(correlate(turned, bins).roll(-1, 0), correlate(fan, bins))
 
 
-def test_one_batch_is_overfitted():
+@pytest.mark.parametrize(("descriptor", "memory"), [(0, False), (16, False), (16, True)])
+def test_one_batch_is_overfitted(descriptor, memory):
     """Photos of one map, told apart by nothing but where they were taken."""
     torch.manual_seed(3)
-    model = MatchModel(SPEC)
+    model = MatchModel(dataclasses.replace(SPEC, descriptor=descriptor, memory=memory))
+    place = torch.rand(256, 2) if memory else None
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
     photos, ground = torch.rand(6, 3, 24, 48), torch.randn(3, 96, 96)
     weights = slice_weights([70.0] * 6, model.column_count, SPEC.slices, 3)
     near = torch.tensor([[3], [40], [77], [120], [200], [255]])
     log_weight = torch.zeros(8, 6, 1)
     for _ in range(120):
-        seen = model.encode_map(ground)
-        match = correlate(
-            model.encode_photos(photos, weights), model.bins(seen.features, 3, (0, 0))
-        )
-        unary = seen.unary[::3, ::3].flatten()
-        loss = region_loss(match, model.scale(), unary, near, log_weight)
+        lattice = model.lattice(model.encode_map(ground), 3, (0, 0), place)
+        match, added = model.compare(model.encode_photos(photos, weights), lattice)
+        loss = region_loss(match, model.scale(), added, near, log_weight)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    best = (match * model.scale() + unary).amax(0).argmax(1)
+    best = (match * model.scale() + added).amax(0).argmax(1)
     assert (best == near[:, 0]).float().mean() == 1.0
 
 
-def test_fans_of_every_width_have_length_one():
+def test_fans_of_every_width_score_alike():
+    """A place whose bins are just what a photo says scores 1, however wide the photo."""
     model = MatchModel(SPEC).eval()
     weights = slice_weights([40.0, 100.0], model.column_count, SPEC.slices, 5)
-    fans = model.encode_photos(torch.rand(2, 3, 24, 48), weights)
-    torch.testing.assert_close(fans.square().sum((1, 2)), torch.ones(2))
-    narrow = dataclasses.replace(SPEC, slices=16)
-    assert MatchModel(narrow).bins(torch.rand(4, 8, 8), 1, (0, 0)).shape == (16, 12, 64)
+    seen = model.encode_photos(torch.rand(2, 3, 24, 48), weights)
+    bins = torch.zeros(8, 3, 4, 2)
+    for photo in range(2):
+        for f in range(5):
+            length = seen.confidence[photo].square().sum().sqrt()
+            share = (seen.confidence[photo, f] / length)[:, None]
+            bins[(f - 2) % 8, :, :, photo] = seen.features[photo, f] * share
+    match, _ = model.compare(seen, Lattice(bins.flatten(1, 2), torch.zeros(2), None))
+    torch.testing.assert_close(match[0].diagonal(), torch.ones(2))
+
+
+def test_memory_is_of_places_not_of_the_order_they_are_asked_in():
+    model = MatchModel(dataclasses.replace(SPEC, descriptor=8, memory=True)).eval()
+    seen = model.encode_map(torch.randn(3, 48, 48))
+    place = torch.rand(64, 2)
+    some = model.lattice(seen, 3, (0, 0), place)
+    without = model.lattice(seen, 3, (0, 0), None)
+    assert not torch.allclose(some.wide, without.wide)
+    torch.testing.assert_close(some.bins, without.bins)
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_ground_and_picture_are_each_others_inverse(mirrored):
+    pose = Pose(1.2, 1.1, mirrored, (0, 0))
+    metres = np.array([[30.0, -16.0], [-5.0, 44.0]])
+    east, south, _ = in_picture(metres, np.zeros(2), pose)
+    back = on_ground(torch.stack([east, south], 1), pose)
+    np.testing.assert_allclose(back.numpy(), metres, atol=1e-4)
 
 
 def test_bins_of_photos_and_bins_of_the_map_are_the_same_places():
@@ -182,12 +211,13 @@ def test_bins_of_photos_and_bins_of_the_map_are_the_same_places():
     bins = polar_bins(picture, model.spec, 4.0, 1, (0, 0)).unflatten(1, (3, 3))
     row, column = 30, 24
     east, south = torch.tensor([(column - 30) * 4.0]), torch.tensor([(row - 30) * 4.0])
+    shape = Fans(torch.zeros(1, 3, 3, 3), torch.zeros(1, 3, 3), None)
     for heading in (0, 3):
         bearing = torch.tensor([heading * math.pi / 4])
-        found = round_photos(picture, model, east, south, bearing, torch.zeros(1, 3, 3, 3))[0]
+        found = round_photos(picture, model, east, south, bearing, shape)[0]
         for slice_ in range(3):  # left, ahead, right
             wanted = bins[(heading + slice_ - 1) % 8, :, :, row * 61 + column]
             torch.testing.assert_close(found[slice_], wanted, atol=0.45, rtol=0)  # rounded to 4 m
     smooth = torch.linspace(0, 1, 61).expand(3, 61, 61).contiguous()  # grows eastwards
-    found = round_photos(smooth, model, east, south, torch.zeros(1), torch.zeros(1, 3, 3, 3))[0]
+    found = round_photos(smooth, model, east, south, torch.zeros(1), shape)[0]
     assert (found[2] > found[1]).all() and (found[1] > found[0]).all()

@@ -18,21 +18,21 @@ from zoomloc.world.cells import distance_m
 from zoomloc.world.photos import read_photos
 
 
-def match_config(small_config, **train_changes):
+def match_config(small_config, vector=0, **train_changes):
     tree = small_config.to_dict()
     tree["model"] |= {"kind": "match"}
     tree["model"]["match"] |= {
         "map_channels": [8, 8, 16], "width": 16, "channels": 4, "slices": 8, "fan": 3,
-        "rings_m": [4.0, 10.0, 20.0],
+        "rings_m": [4.0, 10.0, 20.0], "descriptor": vector, "memory": vector > 0,
     }  # fmt: skip
     tree["search"] |= {"method": "exhaustive"}
     tree["train"] |= train_changes
     return load_config([], []).model_validate(tree)
 
 
-@pytest.fixture
-def scorer(small_config, painted):
-    config = match_config(small_config)
+@pytest.fixture(params=[0, 8], ids=["bins", "bins and vectors"])
+def scorer(request, small_config, painted):
+    config = match_config(small_config, request.param)
     views = open_views(painted, config)
     torch.manual_seed(0)
     found = scorer_of(build_model(config, views.region).eval(), views)
@@ -78,7 +78,7 @@ def test_strips_of_the_search_do_not_show(scorer, monkeypatch):
 
 def test_an_unknown_lens_is_the_mean_of_the_likelihoods_of_some(scorer):
     seen = scorer.map_features()
-    given = (seen.features, seen.unary, 2)
+    given = (seen, 2, (0, 0))
     unknown = scorer._logits(photos(2, None), *given)
     known = [scorer._logits(photos(2, fov), *given) for fov in FOVS_DEG]
     mean = torch.stack(known).logsumexp(0) - math.log(len(FOVS_DEG))
@@ -113,7 +113,8 @@ def test_bearings_are_circular_means():
     assert _mean_bearing(torch.tensor([0, 1.0, 0, 0])) == pytest.approx((90, 0), abs=1e-3)
 
 
-def test_it_trains_resumes_and_answers(small_config, painted, tmp_path):
+@pytest.mark.parametrize("vector", [0, 8])
+def test_it_trains_resumes_and_answers(small_config, painted, tmp_path, vector):
     class Stopped(Exception):
         pass
 
@@ -121,7 +122,7 @@ def test_it_trains_resumes_and_answers(small_config, painted, tmp_path):
         if progress.step == 8:
             raise Stopped
 
-    config = match_config(small_config, steps=12, batch=16)
+    config = match_config(small_config, vector, steps=12, batch=16)
     train(config, tmp_path / "whole")
     with pytest.raises(Stopped):
         train(config, tmp_path / "parts", stop)

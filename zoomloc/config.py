@@ -114,6 +114,10 @@ class MatchConfig(Section):
     rings_m: tuple[float, ...] = (3.0, 6.0, 10.0, 16.0, 24.0, 36.0, 52.0)
     channels: int = Field(16, ge=1)  # of each bin
     width: int = Field(192, ge=8)  # of the column network
+    descriptor: int = Field(0, ge=0)  # width of one vector for a photo and each place; 0: none
+    memory: bool = False  # absolute place joins a place's vector, in the one region trained on
+    memory_dropout: float = Field(0.3, ge=0, le=1)  # share of the steps that go without
+    straight: float = Field(0.0, ge=0, le=1)  # share of the steps with the map as it is, north up
     window_m: float = Field(736.0, gt=0)  # side of the ground searched in a training step
     lattice: int = Field(3, ge=1)  # features between the places of a training step
     turn: bool = True  # the map turned at random while training

@@ -55,6 +55,11 @@ class GroundMap:
         """Pixels along a terminal cell's side."""
         return self.views.region.cell_size_m / self.gsd_m
 
+    @property
+    def extent_m(self) -> float:
+        """The longer side."""
+        return max(self.shape_px) * self.gsd_m
+
     def px_of(self, lat: Floats, lng: Floats) -> Floats:
         """(n, 2) fractional columns and rows of places in the picture."""
         column, row = self.views.region.leaf_xy(lat, lng)

@@ -20,7 +20,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoomloc.model.encoders import EncoderSpec, build_encoder, check_pictures
+from zoomloc.model.encoders import EncoderSpec, PhotoTokens, build_encoder, check_pictures
+from zoomloc.model.place import PlaceEmbedding
 
 LAYERS = 3  # buildings, trees, paved ground: known of synthetic towns only
 STRIDE = 2  # of the map's features against its picture
@@ -40,14 +41,39 @@ class MatchSpec:
     rings_m: tuple[float, ...]
     channels: int  # C
     width: int  # of the column network
+    descriptor: int  # E, of one vector for a photo and one for each place; 0: none
+    memory: bool  # absolute place joins a place's vector
 
 
 @dataclass(frozen=True)
 class MapFeatures:
-    """What the map shows: features (C, H, W) of length 1, and how likely a photo is (H, W)."""
+    """What the map shows: features (C, H, W) of length 1, how likely a photo is (H, W), and
+    vectors (E, H/2, W/2) of wide surroundings, or None.
+    """  # noqa: D205
 
     features: Tensor
     unary: Tensor
+    wide: Tensor | None
+
+
+@dataclass(frozen=True)
+class Fans:
+    """What photos show: features (B, F, Z, C) of length 1, how surely (B, F, Z), and one vector
+    (B, E) for all of a photo, or None.
+    """  # noqa: D205
+
+    features: Tensor
+    confidence: Tensor
+    whole: Tensor | None
+
+
+@dataclass(frozen=True)
+class Lattice:
+    """Places to compare with: bins (N, Z * C, J), unary (J,), vectors (J, E) or None."""
+
+    bins: Tensor
+    unary: Tensor
+    wide: Tensor | None
 
 
 class MatchModel(nn.Module):
@@ -62,9 +88,15 @@ class MatchModel(nn.Module):
         self.columns = ColumnNet(
             self.photo_encoder.channels * rows, spec.width, len(spec.rings_m), spec.channels
         )
-        self.map = MapNet(spec.map_channels, spec.channels)
+        self.map = MapNet(spec.map_channels, spec.channels, spec.descriptor)
         self.log_scale = nn.Parameter(torch.tensor(math.log(8.0)))
         self.layers = nn.Linear(spec.channels, LAYERS)  # what a feature says stands there
+        self.whole = self.place = None
+        if spec.descriptor:
+            grid = (rows, self.column_count)
+            self.whole = PhotoTokens(self.photo_encoder.channels, grid, 1, spec.descriptor, "grid")
+            self.log_wide_scale = nn.Parameter(torch.tensor(math.log(10.0)))
+            self.place = PlaceEmbedding(spec.descriptor) if spec.memory else None
 
     @property
     def feature_m(self) -> float:
@@ -76,30 +108,57 @@ class MatchModel(nn.Module):
         """Columns of a photo's features, which ``slice_weights`` needs."""
         return self.spec.photo_px[0] // self.photo_encoder.stride
 
-    def encode_photos(self, photos: Tensor, weights: Tensor) -> Tensor:
-        """(B, 3, h, w) in 0..1 and slice weights (B, F, w') -> fans (B, F, Z * C).
-
-        A fan's bins are features of length 1 times their confidence; all confidences of a fan
-        have length 1 together, so that fans of every width score alike.
-        """
-        return self.fans(*self.see(photos, weights))
-
-    def see(self, photos: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """What stands in each bin, (B, F, Z, C) of length 1, and how surely, (B, F, Z) 0..1."""
-        features, confidence = self.columns(self.photo_encoder(photos), weights)
+    def encode_photos(self, photos: Tensor, weights: Tensor) -> Fans:
+        """(B, 3, h, w) in 0..1 and slice weights (B, F, w') -> what stands in each bin."""
+        encoded = self.photo_encoder(photos)
+        features, confidence = self.columns(encoded, weights)
         seen = (weights.sum(-1) > LEAST_SHARE)[..., None]  # (B, F, 1)
-        return F.normalize(features.float(), dim=-1), confidence.float().sigmoid() * seen
-
-    @staticmethod
-    def fans(features: Tensor, confidence: Tensor) -> Tensor:
-        """(B, F, Z, C) and (B, F, Z) -> (B, F, Z * C)."""
-        total = confidence.square().sum((1, 2), keepdim=True).clamp(min=1e-6).sqrt()
-        return (features * (confidence / total)[..., None]).flatten(2)
+        whole = None if self.whole is None else _unit(self.whole(encoded)[:, 0])
+        return Fans(_unit(features), confidence.float().sigmoid() * seen, whole)
 
     def encode_map(self, picture: Tensor) -> MapFeatures:
         """(3, h, w) of zero mean and unit deviation, ``gsd_m`` a pixel -> features."""
-        features, unary = self.map(picture[None])
-        return MapFeatures(features[0], unary[0])
+        features, unary, wide = self.map(picture[None])
+        return MapFeatures(features[0], unary[0], None if wide is None else wide[0])
+
+    def lattice(
+        self,
+        seen: MapFeatures,
+        step: int,
+        phase: tuple[int, int] = (0, 0),
+        place: Tensor | None = None,
+        kind: torch.dtype = torch.float32,
+    ) -> Lattice:
+        """Every ``step``-th place from ``phase`` (row, column) on, bins in a number format.
+
+        place (J, 2): where the places lie in the region that was trained on, 0..1; None
+        elsewhere, or to leave memory out.
+        """
+        unary = seen.unary[phase[0] :: step, phase[1] :: step]
+        bins = self.bins(seen.features.to(kind), step, phase)
+        if seen.wide is None:
+            return Lattice(bins, unary.flatten(), None)
+        rows, columns = (
+            torch.arange(first, size, step, device=unary.device) // STRIDE
+            for first, size in zip(phase, seen.unary.shape, strict=True)
+        )
+        wide = seen.wide[:, rows][:, :, columns].flatten(1).T
+        if self.place is not None and place is not None:
+            wide = wide + self.place(place[:, 0], place[:, 1])
+        return Lattice(bins, unary.flatten(), _unit(wide))
+
+    def compare(self, photos: Fans, places: Lattice) -> tuple[Tensor, Tensor]:
+        """Matches (N, B, J), still to be scaled, and what is added to them for any heading:
+        (1, J) or (B, J). All confidences of a photo have length 1 together, so that fans of
+        every width score alike.
+        """  # noqa: D205
+        total = photos.confidence.square().sum((1, 2), keepdim=True).clamp(min=1e-6).sqrt()
+        fans = (photos.features * (photos.confidence / total)[..., None]).flatten(2)
+        match = correlate(fans.to(places.bins.dtype), places.bins)
+        if photos.whole is None or places.wide is None:
+            return match, places.unary[None]
+        scale = self.log_wide_scale.clamp(max=math.log(64.0)).exp()
+        return match, scale * photos.whole @ places.wide.T + places.unary
 
     def bins(self, features: Tensor, step: int, phase: tuple[int, int]) -> Tensor:
         """Features (C, H, W) -> (N, Z * C, J): bins round every ``step``-th place from ``phase``
@@ -131,7 +190,7 @@ class ColumnNet(nn.Module):
 class MapNet(nn.Module):
     """A picture of the ground -> features at half its resolution, with wider context added."""
 
-    def __init__(self, channels: tuple[int, int, int], out: int) -> None:
+    def __init__(self, channels: tuple[int, int, int], out: int, wide: int) -> None:
         super().__init__()
         near, middle, far = channels
         self.near = nn.Sequential(*_block(3, near, 2), *_block(near, middle))
@@ -140,14 +199,25 @@ class MapNet(nn.Module):
         )
         self.from_near, self.from_far = nn.Conv2d(middle, 48, 1), nn.Conv2d(far, 48, 1)
         self.out, self.unary = nn.Conv2d(48, out, 1), nn.Conv2d(48, 1, 1)
+        self.wide = None
+        if wide:  # reads some 60 m around
+            self.wide = nn.Sequential(
+                *_block(far, far, dilation=2),
+                *_block(far, far, dilation=4),
+                nn.Conv2d(far, wide, 1),
+            )
 
-    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """(1, 3, h, w), sides multiples of 4 -> (1, C, h/2, w/2) of length 1, (1, h/2, w/2)."""
+    def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(1, 3, h, w), sides multiples of 4 -> (1, C, h/2, w/2) of length 1, (1, h/2, w/2) and
+        (1, E, h/4, w/4) or None.
+        """  # noqa: D205
         near = self.near(picture.contiguous(memory_format=torch.channels_last))
-        far = self.from_far(self.far(near))
+        far = self.far(near)
+        wide = None if self.wide is None else self.wide(far).float()
+        far = self.from_far(far)
         far = F.interpolate(far, size=near.shape[-2:], mode="bilinear", align_corners=False)
         mixed = F.relu(self.from_near(near) + far)
-        return F.normalize(self.out(mixed).float(), dim=1), self.unary(mixed).float()[:, 0]
+        return _unit(self.out(mixed), 1), self.unary(mixed).float()[:, 0], wide
 
 
 def _block(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> list[nn.Module]:
@@ -158,6 +228,10 @@ def _block(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> lis
 def _column_block(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
     conv = nn.Conv1d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
     return [conv, nn.BatchNorm1d(outputs), nn.ReLU()]
+
+
+def _unit(vectors: Tensor, dim: int = -1) -> Tensor:
+    return F.normalize(vectors.float(), dim=dim)
 
 
 def slice_weights(
@@ -316,9 +390,9 @@ class _RegionLoss(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, match: Tensor, scale: Tensor, unary: Tensor, near: Tensor, log_weight: Tensor
+        ctx: Any, match: Tensor, scale: Tensor, added: Tensor, near: Tensor, log_weight: Tensor
     ) -> Tensor:
-        logits = torch.addcmul(unary.expand(1, 1, -1), match.float(), scale)  # (N, B, J)
+        logits = torch.addcmul(added[None], match.float(), scale)  # (N, B, J)
         own = logits.gather(2, near.expand(len(match), -1, -1)) + log_weight
         top = own.amax((0, 2), keepdim=True)
         weighed = (own - top).exp_()
@@ -327,6 +401,7 @@ class _RegionLoss(torch.autograd.Function):
         shares = logits.sub_(peak).exp_()
         total = shares.sum((0, 2), keepdim=True)
         ctx.save_for_backward(match, scale, shares, total, weighed / right, near)
+        ctx.alike = len(added) == 1 and match.shape[1] > 1
         return (peak + total.log() - top - right.log()).mean()
 
     @staticmethod
@@ -335,21 +410,23 @@ class _RegionLoss(torch.autograd.Function):
         slope = shares / total
         slope.scatter_add_(2, near.expand(len(match), -1, -1), -right)
         slope.mul_(grad / match.shape[1])
-        to_unary = slope.sum((0, 1))
+        to_added = slope.sum(0)
+        if ctx.alike:  # for all photos
+            to_added = to_added.sum(0, keepdim=True)
         narrow = slope.to(match.dtype)
         to_scale = (narrow.flatten() @ match.flatten()).float()
-        return narrow.mul_(scale.to(narrow.dtype)), to_scale, to_unary, None, None
+        return narrow.mul_(scale.to(narrow.dtype)), to_scale, to_added, None, None
 
 
 def region_loss(
-    match: Tensor, scale: Tensor, unary: Tensor, near: Tensor, log_weight: Tensor
+    match: Tensor, scale: Tensor, added: Tensor, near: Tensor, log_weight: Tensor
 ) -> Tensor:
     """Mean over photos of -log of the probability that lies near the truth.
 
-    match (N, B, J), scale (), unary (J,): logits are match * scale + unary, their softmax runs
-    over all places and headings. near (B, m): places near each photo's truth; log_weight
+    match (N, B, J), scale (), added (B or 1, J): logits are match * scale + added, their softmax
+    runs over all places and headings. near (B, m): places near each photo's truth; log_weight
     (N, B, m): how much each of them, with each heading, counts as right. A region instead of a
     point forgives errors of position; a weight that is the same for all headings needs none
     (AutoCompass; methods.md 0.2).
     """
-    return _RegionLoss.apply(match, scale, unary, near[None], log_weight)
+    return _RegionLoss.apply(match, scale, added, near[None], log_weight)

@@ -25,10 +25,10 @@ from zoomloc.model.encoders import (
     photo_features,
     rebuildable,
 )
+from zoomloc.model.place import PlaceEmbedding
 
 ROOT_SLOTS = 16
 MAX_STEPS = 16
-PLACE_OCTAVES = 9  # periods from twice the region's side to 1/128 of it, a cell or so in a town
 
 
 @dataclass(frozen=True)
@@ -183,24 +183,6 @@ class ZoomModel(nn.Module):
             scores = torch.einsum("bld,blkd->blk", self.query(hidden), keys)
             logits = logits + scores / self.spec.width**0.5
         return logits.float()
-
-
-class PlaceEmbedding(nn.Module):
-    """Absolute place within the region: waves of x and y, through a small network."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.mix = nn.Sequential(
-            nn.Linear(4 * PLACE_OCTAVES, width), nn.GELU(), nn.Linear(width, width)
-        )
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(...) in 0..1 -> (..., D); NaN places (dropped ones) give zero."""
-        octaves = torch.pi * 2.0 ** torch.arange(PLACE_OCTAVES, device=x.device)
-        angles = torch.stack([x, y], -1).float()[..., None] * octaves  # (..., 2, octaves)
-        known = torch.isfinite(x)[..., None]
-        angles = torch.nan_to_num(angles).flatten(-2)
-        return self.mix(torch.cat([angles.sin(), angles.cos()], -1)) * known
 
 
 class Block(nn.Module):

@@ -22,6 +22,6 @@ def scorer_of(model: nn.Module, views: RegionViews, use_place: bool = True) -> A
     if isinstance(model, Towers):
         return TowersScorer(model, views)
     if isinstance(model, MatchModel):
-        return MatchScorer(model, views)
+        return MatchScorer(model, views, use_place and model.spec.memory)
     assert isinstance(model, ZoomModel)
     return ZoomScorer(model, views, use_place and model.spec.place)

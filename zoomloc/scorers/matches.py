@@ -15,9 +15,9 @@ from zoomloc.ground import GroundMap, Window
 from zoomloc.index import RegionViews
 from zoomloc.model.match import (
     STRIDE,
+    Fans,
     MapFeatures,
     MatchModel,
-    correlate,
     fan_size,
     slice_weights,
 )
@@ -49,6 +49,7 @@ class MatchScorer(DenseScorer):
 
     model: MatchModel
     views: RegionViews
+    use_memory: bool = False
     _map: MapFeatures | None = field(default=None, repr=False)
     _ground: GroundMap = field(init=False, repr=False)
 
@@ -74,11 +75,11 @@ class MatchScorer(DenseScorer):
         reach = math.ceil(SHARPEN_M / self.model.feature_m)
         pad = reach + math.ceil(max(self.model.spec.rings_m) / self.model.feature_m) + 2
         top, left = round(px[1] - 0.5) - pad, round(px[0] - 0.5) - pad
-        patch = _cut(seen.features, top, left, 2 * pad + 1)
-        unary = _cut(seen.unary[None], top, left, 2 * pad + 1)[0]
-        logits = self._logits(state.photos[photo : photo + 1], patch, unary, 1)[:, 0]
-        middle = slice(pad - reach, pad + reach + 1)
-        logits = logits.unflatten(1, patch.shape[1:])[:, middle, middle]
+        top, left = top // STRIDE * STRIDE, left // STRIDE * STRIDE
+        patch = _cut(seen, top, left, 2 * pad + 2)
+        logits = self._logits(state.photos[photo : photo + 1], patch, 1, (top, left))[:, 0]
+        middle = slice(pad - reach, pad + reach + 2)
+        logits = logits.unflatten(1, patch.unary.shape)[:, middle, middle]
         best = int(logits.logsumexp(0).argmax())
         row, column = divmod(best, logits.shape[2])
         share = (logits - logits.max()).exp()
@@ -98,19 +99,17 @@ class MatchScorer(DenseScorer):
 
     def _encoded_map(self) -> MapFeatures:
         height, width = self._ground.shape_px
-        features, unary = [], []
+        rows: list[MapFeatures] = []
         mean, deviation = self._look()
         for top in range(0, height, CHUNK_PX):
             row = [
                 self._encoded_chunk(left, top, mean, deviation)
                 for left in range(0, width, CHUNK_PX)
             ]
-            features.append(torch.cat([seen.features for seen in row], 2))
-            unary.append(torch.cat([seen.unary for seen in row], 1))
-        rows, columns = math.ceil(height / STRIDE), math.ceil(width / STRIDE)
-        return MapFeatures(
-            torch.cat(features, 1)[:, :rows, :columns], torch.cat(unary)[:rows, :columns]
-        )
+            rows.append(_joined(row, -1))
+        whole = _joined(rows, -2)
+        tall, broad = math.ceil(height / STRIDE), math.ceil(width / STRIDE)
+        return MapFeatures(whole.features[:, :tall, :broad], whole.unary[:tall, :broad], whole.wide)
 
     def _encoded_chunk(self, left: int, top: int, mean: Tensor, deviation: Tensor) -> MapFeatures:
         height, width = self._ground.shape_px
@@ -123,10 +122,7 @@ class MatchScorer(DenseScorer):
         picture = torch.from_numpy(self._ground.picture(window)).permute(2, 0, 1) / 255.0
         picture = ((picture - mean) / deviation).to(home_of(self.model))
         seen = self.model.encode_map(picture)
-        inner = slice(HALO_PX // STRIDE, HALO_PX // STRIDE + CHUNK_PX // STRIDE)
-        rows = slice(inner.start, min(inner.stop, seen.unary.shape[0] - inner.start))
-        columns = slice(inner.start, min(inner.stop, seen.unary.shape[1] - inner.start))
-        return MapFeatures(seen.features[:, rows, columns], seen.unary[rows, columns])
+        return _without_edge(seen, HALO_PX // STRIDE, CHUNK_PX // STRIDE)
 
     def _look(self) -> tuple[Tensor, Tensor]:
         """Mean and deviation (3, 1, 1) of the region's colours, as training has them."""
@@ -140,29 +136,32 @@ class MatchScorer(DenseScorer):
         """(B, rows, columns) log-mean over the lattice places in each terminal cell."""
         seen = self.map_features()
         step = max(1, round(min(PLACE_M, self.views.region.cell_size_m) / self.model.feature_m))
-        strip = max(step, PLACES_AT_ONCE // max(1, seen.unary.shape[1]) // step * step)
+        grain = step * STRIDE
+        strip = max(grain, PLACES_AT_ONCE // max(1, seen.unary.shape[1]) // grain * grain)
         pad = math.ceil(max(self.model.spec.rings_m) / self.model.feature_m) + 2
-        pad = math.ceil(pad / step) * step
+        pad = math.ceil(pad / (step * STRIDE)) * step * STRIDE
         found = []
         for top in range(0, seen.unary.shape[0], strip):
             height = min(strip, seen.unary.shape[0] - top)
-            rows = slice(max(0, top - pad), top + height + pad)
-            inner = (top - rows.start) // step, math.ceil(height / step)
-            logits = self._logits(photos, seen.features[:, rows], seen.unary[rows], step)
+            first, side = max(0, top - pad), height + 2 * pad
+            inner = (top - first) // step, math.ceil(height / step)
+            logits = self._logits(photos, _strip(seen, first, side), step, (first, 0))
             by_row = logits.logsumexp(0).unflatten(1, (-1, math.ceil(seen.unary.shape[1] / step)))
             found.append(by_row[:, inner[0] : inner[0] + inner[1]])
         return self._in_cells(torch.cat(found, 1).cpu(), step)
 
     def _logits(
-        self, photos: Sequence[Shown], features: Tensor, unary: Tensor, step: int
+        self, photos: Sequence[Shown], seen: MapFeatures, step: int, corner: tuple[int, int]
     ) -> Tensor:
-        """(N, B, J) logits of each heading and place; unknown fields of view are averaged over."""
+        """(N, B, J) logits of each heading and place of a piece of the map whose first feature is
+        ``corner`` (row, column); unknown fields of view are averaged over.
+        """  # noqa: D205
+        place = self._place(seen, step, corner) if self.use_memory else None
         kind = number_format("auto", home_of(self.model))
-        bins = self.model.bins(features.to(kind), step, (0, 0))
-        flat = unary[::step, ::step].flatten()
+        lattice = self.model.lattice(seen, step, (0, 0), place, kind)
         fans, owner = self._fans(photos)
-        match = torch.cat([correlate(fan.to(kind), bins).float() for fan in fans], 1)
-        logits = match * self.model.scale() + flat
+        found = [self.model.compare(fan, lattice) for fan in fans]
+        logits = torch.cat([m.float() * self.model.scale() + added for m, added in found], 1)
         if owner.tolist() == list(range(len(photos))):
             return logits
         return torch.stack(
@@ -173,7 +172,17 @@ class MatchScorer(DenseScorer):
             1,
         )
 
-    def _fans(self, photos: Sequence[Shown]) -> tuple[list[Tensor], Tensor]:
+    def _place(self, seen: MapFeatures, step: int, corner: tuple[int, int]) -> Tensor:
+        """(J, 2) where the places of a piece lie in the region, 0..1."""
+        down, across = (
+            (first + torch.arange(0, size, step) + 0.5) * self.model.feature_m
+            for first, size in zip(corner, seen.unary.shape, strict=True)
+        )
+        east, south = torch.meshgrid(across, down, indexing="xy")
+        place = torch.stack([east.flatten(), south.flatten()], 1) / self._ground.extent_m
+        return place.float().to(home_of(self.model))
+
+    def _fans(self, photos: Sequence[Shown]) -> tuple[list[Fans], Tensor]:
         """Fans of photos, each field of view that is possible, and whose each is."""
         spec, device = self.model.spec, home_of(self.model)
         fans, owner = [], []
@@ -228,18 +237,53 @@ class MatchScorer(DenseScorer):
         return LatLng(float(lat[0]), float(lng[0]))
 
 
-def _cut(features: Tensor, top: int, left: int, side: int) -> Tensor:
-    """(C, side, side) of features (C, H, W), zeros beyond them."""
-    out = features.new_zeros(len(features), side, side)
-    height, width = features.shape[1:]
-    rows = range(max(0, top), min(height, top + side))
-    columns = range(max(0, left), min(width, left + side))
-    if len(rows) and len(columns):
-        inner = features[:, rows.start : rows.stop, columns.start : columns.stop]
-        out[:, rows.start - top : rows.stop - top, columns.start - left : columns.stop - left] = (
-            inner
-        )
-    return out
+def _joined(parts: Sequence[MapFeatures], axis: int) -> MapFeatures:
+    """Pieces side by side (axis -1) or one below the other (-2)."""
+    wide = [part.wide for part in parts if part.wide is not None]
+    return MapFeatures(
+        torch.cat([part.features for part in parts], axis),
+        torch.cat([part.unary for part in parts], axis),
+        torch.cat(wide, axis) if wide else None,
+    )
+
+
+def _part(seen: MapFeatures, rows: slice, columns: slice) -> MapFeatures:
+    """A rectangle of features; its edges lie on even numbers."""
+    coarse = [slice(v.start // STRIDE, -(-v.stop // STRIDE)) for v in (rows, columns)]
+    wide = None if seen.wide is None else seen.wide[:, coarse[0], coarse[1]]
+    return MapFeatures(seen.features[:, rows, columns], seen.unary[rows, columns], wide)
+
+
+def _without_edge(seen: MapFeatures, edge: int, most: int) -> MapFeatures:
+    """The inside of a chunk, at most so wide and high."""
+    height, width = seen.unary.shape
+    rows, columns = (slice(edge, min(edge + most, n - edge)) for n in (height, width))
+    return _part(seen, rows, columns)
+
+
+def _strip(seen: MapFeatures, first: int, count: int) -> MapFeatures:
+    """Some rows of features."""
+    height, width = seen.unary.shape
+    return _part(seen, slice(first, min(height, first + count)), slice(0, width))
+
+
+def _cut(seen: MapFeatures, top: int, left: int, side: int) -> MapFeatures:
+    """A square of features, zeros beyond the map; top, left and side are even."""
+
+    def one(of: Tensor, scale: int) -> Tensor:
+        out = of.new_zeros(*of.shape[:-2], side // scale, side // scale)
+        height, width = of.shape[-2:]
+        rows = range(max(0, top // scale), min(height, (top + side) // scale))
+        columns = range(max(0, left // scale), min(width, (left + side) // scale))
+        if len(rows) and len(columns):
+            inner = of[..., rows.start : rows.stop, columns.start : columns.stop]
+            down = slice(rows.start - top // scale, rows.stop - top // scale)
+            right = slice(columns.start - left // scale, columns.stop - left // scale)
+            out[..., down, right] = inner
+        return out
+
+    wide = None if seen.wide is None else one(seen.wide, STRIDE)
+    return MapFeatures(one(seen.features, 1), one(seen.unary, 1), wide)
 
 
 def _mean_bearing(share: Tensor) -> tuple[float, float]:

@@ -15,13 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from zoomloc.config import Config
+from zoomloc.config import Config, MatchConfig
+from zoomloc.errors import ConfigError
 from zoomloc.ground import GroundMap, Window
 from zoomloc.model.match import (
     POOLED,
     STRIDE,
+    Fans,
     MatchModel,
-    correlate,
     mean_over,
     region_loss,
     slice_weights,
@@ -60,6 +61,7 @@ class MatchBatch:
     fov_deg: Floats
     error_m: Floats
     pose: Pose
+    middle_m: Floats  # (2,) of the ground, in the region's frame
     layers: Tensor | None  # (3, P, P) uint8, as the ground
 
 
@@ -71,6 +73,8 @@ class MatchLearner:
     def __init__(self, config: Config, model: Any, grounds: Sequence[Ground]) -> None:
         self.config, self.grounds = config, grounds
         self.model: MatchModel = model
+        if config.model.match.memory and len(grounds) > 1:
+            raise ConfigError("model.match.memory: is for one region; set it to false over several")
         gsd_m = config.model.match.gsd_m
         self.maps = [GroundMap(ground.views, gsd_m) for ground in grounds]
         self._px = [m.px_of(g.lat, g.lng) for m, g in zip(self.maps, grounds, strict=True)]
@@ -102,13 +106,6 @@ class MatchLearner:
         window, photos = self._window(number, rng)
         photos = rng.permutation(photos)[: train.batch]
         middle = np.array([window.left + window.width / 2, window.top + window.height / 2])
-        turn = rng.uniform(0, 2 * math.pi) if plan.turn else 0.0
-        pose = Pose(
-            turn,
-            math.exp(plan.rescale * rng.normal()),
-            bool(plan.mirror and rng.random() < 0.5),
-            tuple(rng.integers(0, plan.lattice, 2).tolist()),
-        )
         return MatchBatch(
             channels_first(ground.pixels.get(photos)),
             torch.from_numpy(self._picture(number, window)).permute(2, 0, 1),
@@ -116,37 +113,51 @@ class MatchLearner:
             self._bearing[number][photos],
             self._fov[number][photos],
             np.hypot(ground.error_m[photos], train.sigma_m),
-            pose,
+            _drawn_pose(plan, rng),
+            middle * plan.gsd_m,
             self._layers_picture(number, window),
         )
 
     def loss(self, batch: MatchBatch) -> Tensor:
         """-log of the probability near the truth, over all places and headings of the window."""
         train, plan, model = self.config.train, self.config.model.match, self.model
-        device = home_of(model)
+        device, pose = home_of(model), batch.pose
         batch = moved(batch, device)
         photos = augment_photos(batch.photos, train.augment)
-        ground = posed(_standard(augment_views(batch.ground[None], train.augment)[0]), batch.pose)
-        if batch.pose.mirrored:
+        ground = posed(_standard(augment_views(batch.ground[None], train.augment)[0]), pose)
+        if pose.mirrored:
             photos = photos.flip(-1)
         weights = slice_weights(batch.fov_deg, model.column_count, plan.slices, plan.fan)
         with autocast(train.precision, device):
-            features, confidence = model.see(photos, weights.to(device))
+            fans = model.encode_photos(photos, weights.to(device))
             seen = model.encode_map(ground)
-        fans = model.fans(features, confidence)
+        ends = zip(pose.phase, seen.unary.shape, strict=True)
+        shape = [len(range(first, size, plan.lattice)) for first, size in ends]
+        place = self._place(batch, shape)
         kind = number_format(train.precision, device)
-        phase, step = batch.pose.phase, plan.lattice
-        match = correlate(fans.to(kind), model.bins(seen.features.to(kind), step, phase))
-        unary = seen.unary[phase[0] :: step, phase[1] :: step]
-        near, log_weight = (v.to(device) for v in self._right(batch, unary.shape))
-        loss = region_loss(match, model.scale(), unary.flatten(), near, log_weight)
+        lattice = model.lattice(seen, plan.lattice, pose.phase, place, kind)
+        match, added = model.compare(fans, lattice)
+        near, log_weight = (v.to(device) for v in self._right(batch, shape))
+        loss = region_loss(match, model.scale(), added, near, log_weight)
         if batch.layers is None:
             return loss
-        return loss + plan.layers * self._layers_loss(batch, features, confidence, seen.features)
+        return loss + plan.layers * self._layers_loss(batch, fans, seen.features)
 
-    def _layers_loss(
-        self, batch: MatchBatch, features: Tensor, confidence: Tensor, ground: Tensor
-    ) -> Tensor:
+    def _place(self, batch: MatchBatch, shape: Sequence[int]) -> Tensor | None:
+        """(J, 2) where the lattice lies in the region, 0..1, unless memory is left out."""
+        plan, pose = self.config.model.match, batch.pose
+        if self.model.place is None or torch.rand(()) < plan.memory_dropout:
+            return None
+        middle = batch.ground.shape[-1] / 2 * plan.gsd_m
+        down, across = (
+            lattice_m(n, first, plan.lattice, self.model.feature_m) - middle
+            for n, first in zip(shape, pose.phase, strict=True)
+        )
+        east, south = torch.meshgrid(across, down, indexing="xy")
+        metres = on_ground(torch.stack([east.flatten(), south.flatten()], 1), pose)
+        return (metres + torch.from_numpy(batch.middle_m)).float() / self.maps[0].extent_m
+
+    def _layers_loss(self, batch: MatchBatch, fans: Fans, ground: Tensor) -> Tensor:
         """What map and photos say of buildings, trees and pavement, through one linear head."""
         assert batch.layers is not None
         model = self.model
@@ -157,10 +168,10 @@ class MatchLearner:
         known = torch.isfinite(bearing)
         if not known.any():
             return on_map
-        wanted = round_photos(truth, model, east[known], south[known], bearing[known], features)
-        said = model.layers(features[known])
+        wanted = round_photos(truth, model, east[known], south[known], bearing[known], fans)
+        said = model.layers(fans.features[known])
         each = F.binary_cross_entropy_with_logits(said, wanted, reduction="none").mean(-1)
-        seen = (confidence[known] > 0).float()
+        seen = (fans.confidence[known] > 0).float()
         return on_map + (each * seen).sum() / seen.sum().clamp(min=1)
 
     def _layers_picture(self, number: int, window: Window) -> Tensor | None:
@@ -209,6 +220,25 @@ class MatchLearner:
         return near, by_place[None] + torch.nan_to_num(plan.heading * off, nan=0.0)[:, :, None]
 
 
+def _drawn_pose(plan: MatchConfig, rng: np.random.Generator) -> Pose:
+    """How the map is turned, scaled and mirrored, if it is."""
+    phase = tuple(rng.integers(0, plan.lattice, 2).tolist())
+    turn, stretch, mirrored = rng.uniform(0, 2 * math.pi), rng.normal(), rng.random() < 0.5
+    if rng.random() < plan.straight:
+        return Pose(0.0, 1.0, False, phase)
+    scale = math.exp(plan.rescale * stretch)
+    return Pose(turn if plan.turn else 0.0, scale, bool(plan.mirror and mirrored), phase)
+
+
+def on_ground(picture_m: Tensor, pose: Pose) -> Tensor:
+    """The inverse of ``in_picture`` for places (J, 2) in metres from the middle."""
+    east, south = picture_m.unbind(1)
+    if pose.mirrored:
+        east = -east
+    cosine, sine = math.cos(pose.turn) / pose.scale, math.sin(pose.turn) / pose.scale
+    return torch.stack([cosine * east + sine * south, -sine * east + cosine * south], 1)
+
+
 def _layers_of(ground: Ground) -> TilePyramid | None:
     """The layers beside a region's imagery, where there are some."""
     path = ground.views.pyramid.path.with_name(LAYERS_NAME)
@@ -216,12 +246,12 @@ def _layers_of(ground: Ground) -> TilePyramid | None:
 
 
 def round_photos(
-    picture: Tensor, model: MatchModel, east: Tensor, south: Tensor, bearing: Tensor, like: Tensor
+    picture: Tensor, model: MatchModel, east: Tensor, south: Tensor, bearing: Tensor, fans: Fans
 ) -> Tensor:
     """(n, F, Z, c): a picture (c, h, w) of features' size in the bins round photos, read as the
-    map's bins are; ``like`` (.., F, Z, C) gives the shape of fans.
+    map's bins are; ``fans`` gives their shape.
     """  # noqa: D205
-    fan, rings = like.shape[1:3]
+    fan, rings = fans.confidence.shape[1:]
     turn = 2 * math.pi / model.spec.slices
     azimuth = bearing[:, None] + (torch.arange(fan) - fan // 2) * turn  # (n, F)
     half = picture.shape[-1] / 2 * model.feature_m
