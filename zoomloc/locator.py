@@ -146,15 +146,17 @@ class Locator:
             return Found(posterior, place)
         return Found(posterior, *self.scorer.sharpened(state, photo, place))
 
-    def answers(
-        self, queries: Sequence[Query], hash_photos: bool = True, at_once: int = 128
-    ) -> Iterator[Answer]:
-        """One Answer for each query, in order. Raises PhotoError for an unreadable photo."""
+    def each(self, queries: Sequence[Query], at_once: int = 128) -> Iterator[tuple[Query, Found]]:
+        """What is found for each query, in order. Raises PhotoError for an unreadable photo."""
         for start in range(0, len(queries), at_once):
             part = queries[start : start + at_once]
-            for query, found in zip(part, self.find([self.shown(q) for q in part]), strict=True):
-                photo = sha256_of(query.path)[:16] if hash_photos else ""
-                yield self.answer(query, found, {"photo": photo, **self.made_by})
+            yield from zip(part, self.find([self.shown(q) for q in part]), strict=True)
+
+    def answers(self, queries: Sequence[Query], hash_photos: bool = True) -> Iterator[Answer]:
+        """One Answer for each query, in order. Raises PhotoError for an unreadable photo."""
+        for query, found in self.each(queries):
+            photo = sha256_of(query.path)[:16] if hash_photos else ""
+            yield self.answer(query, found, {"photo": photo, **self.made_by})
 
     def answer(self, query: Query, found: Found, made_by: dict[str, str]) -> Answer:
         """What a posterior says of a place: its probability and the radii round it."""

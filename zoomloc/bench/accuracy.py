@@ -5,6 +5,7 @@ one thread and the same process time, after a sweep at a tenth of it. Finished r
 that a long benchmark resumes anywhere. Knows nothing of how towns are made.
 """
 
+import math
 import subprocess
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -30,6 +31,7 @@ from zoomloc.config import Config
 from zoomloc.errors import ConfigError
 from zoomloc.evaluate import machine
 from zoomloc.locator import config_hash
+from zoomloc.training.pixels import store_pixels
 from zoomloc.world.files import read_json, write_json
 
 SWEEP_SHARE = 0.1  # of the budget, for each setting that is tried
@@ -61,6 +63,7 @@ class Bench:
         ]
         for place in dict.fromkeys(p for trial in trials for p in trial.places):
             build(place, folder_of(self.work, place))
+        self._store_pixels(missing)
         for trial in trials:
             self._chance(trial)
         context = get_context("spawn")
@@ -73,6 +76,16 @@ class Bench:
             done = [threads.submit(self._fill, pool, sweeps, *pair) for pair in missing]
             for future in done:
                 future.result()
+
+    def _store_pixels(self, missing: Sequence[tuple[Trial, Entrant]]) -> None:
+        """Decode training photos once for all: decoding is the same work for every entrant."""
+        wanted = {
+            (folder_of(self.work, place), entrant.build({}).model.photo_px)
+            for trial, entrant in missing
+            for place in trial.train
+        }
+        with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
+            list(pool.map(store_pixels, *zip(*sorted(wanted), strict=True)) if wanted else [])
 
     def _lacks(self, trial: Trial, protocol: str, entrant: str) -> bool:
         return self._found(trial, protocol, entrant) is None
@@ -206,7 +219,7 @@ class _Sweeps:
 
     def _sweep(self, entrant: Entrant, trial: Trial) -> tuple[Settings, list[dict[str, Any]]]:
         best: Settings = {}
-        best_value = -1.0
+        best_value = -math.inf
         tried: list[dict[str, Any]] = []
         for stage in entrant.stages[: self.bench.preset.stages]:
             wishes = [best | change for change in stage[: self.bench.preset.stage_size]]
@@ -232,7 +245,9 @@ class _Sweeps:
                 )
                 if goodness(val) > best_value:
                     best, best_value = wish, goodness(val)
-        self.bench.say(f"{trial.protocol}: {entrant.name} takes {best} ({best_value:.1%} on val)")
+        self.bench.say(
+            f"{trial.protocol}: {entrant.name} takes {best} (searches {10**-best_value:.2%} of val)"
+        )
         return best, tried
 
 

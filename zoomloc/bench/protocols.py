@@ -10,7 +10,7 @@ from typing import Any
 from zoomloc.errors import ConfigError
 
 FIRST_SEED = 101  # of the towns, unless asked otherwise
-PHOTO_PX = (128, 64)  # as rendered; every entrant sees the same files
+PHOTO_PX = (256, 128)  # as rendered; every entrant sees the same files
 GRID_OF_RATES = (4e-4, 8e-4, 1.6e-3)
 
 

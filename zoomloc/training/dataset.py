@@ -15,6 +15,7 @@ from torch import Tensor
 
 from zoomloc.errors import PhotoError
 from zoomloc.index import RegionViews
+from zoomloc.training.pixels import stored_pixels
 from zoomloc.training.targets import inside
 from zoomloc.world.cells import Floats, Ints
 from zoomloc.world.images import load_fitted
@@ -25,15 +26,21 @@ Pictures = npt.NDArray[np.uint8]
 
 @dataclass
 class PhotoPixels:
-    """Decoded photos (h, w, 3), padded to one shape; kept while they fit into ``keep_mb``."""
+    """Decoded photos (h, w, 3), padded to one shape; kept while they fit into ``keep_mb``.
+
+    ``stored``: all of them from a file made by ``zoomloc.training.pixels``, if there is one.
+    """
 
     photos: Sequence[Photo]
     size_px: tuple[int, int]  # width, height
     keep_mb: float = 2000
+    stored: Pictures | None = None
     _kept: dict[int, Pictures] = field(default_factory=dict, repr=False)
 
     def get(self, indices: Ints) -> Pictures:
         """(len(indices), h, w, 3) uint8. Raises PhotoError for a photo that cannot be read."""
+        if self.stored is not None:
+            return np.asarray(self.stored[indices])
         return np.stack([self._one(int(i)) for i in indices])
 
     def _one(self, index: int) -> Pictures:
@@ -66,7 +73,9 @@ class Ground:
         self.views = views
         self.photos = [p for p, keep in zip(photos, within, strict=True) if keep]
         self.outside = int((~within).sum())
-        self.pixels = PhotoPixels(self.photos, photo_px)
+        folder = views.pyramid.path.parent
+        stored = stored_pixels(folder, self.photos, photo_px)
+        self.pixels = PhotoPixels(self.photos, photo_px, stored=stored)
         self.lat: Floats = lat[within]
         self.lng: Floats = lng[within]
         self.error_m: Floats = np.array([p.position_error_m for p in self.photos])

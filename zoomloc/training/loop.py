@@ -15,12 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from zoomloc.belief.metrics import bootstrap_over_groups
 from zoomloc.checkpoint import Explained, encoders_of, save_checkpoint, weights_of
 from zoomloc.config import Config, TrainConfig
 from zoomloc.errors import ConfigError, PhotoError
-from zoomloc.evaluate import error_report
+from zoomloc.evaluate import as_dict, error_report
 from zoomloc.index import RegionViews
 from zoomloc.locator import Locator, Query, open_views
 from zoomloc.scorers import scorer_of
@@ -185,7 +187,7 @@ class _Loop:
         plan = self.config.train
         clock = time.process_time if plan.clock == "process" else time.monotonic
         at_start = self.state.seconds
-        saved = validated = time.monotonic()
+        saved, validated = time.monotonic(), clock()
         mark = clock()
         self._prepare_next()
         while (share := self._share()) < 1:
@@ -196,10 +198,10 @@ class _Loop:
             self.state.seconds += clock() - mark
             mark = clock()
             now = time.monotonic()
-            if self._is_due(now - validated):
+            if self._is_due(mark - validated):
                 self._validate()
-                validated = saved = time.monotonic()
-                mark = clock()  # to look and to save is not training
+                saved = time.monotonic()
+                mark = validated = clock()  # to look and to save is not training
             elif now - saved > SAVE_EVERY_S:
                 self._save_last()
                 saved = time.monotonic()
@@ -274,14 +276,7 @@ class _Loop:
     def _validate(self) -> None:
         """Roll out on val with the averaged weights; keep the best, save the state."""
         wait([self._next])  # the pyramid is read by one thread at a time
-        answers: list[Answer] = []
-        drives: list[str] = []
-        for val in self.data.val:
-            scorer = scorer_of(self.state.averaged, val.views)
-            locator = Locator(scorer, self.config.model.photo_px, self.config.search, {})
-            answers += locator.answers(val.queries, hash_photos=False)
-            drives += val.drives
-        metrics = error_report(answers, drives)
+        metrics = self._rolled_out()
         goodness = float(metrics[self.config.train.select_by]["value"])
         self.state.log.append(
             {"step": self.state.step, "seconds": round(self.state.seconds, 1), "val": metrics}
@@ -293,6 +288,22 @@ class _Loop:
             weights = weights_of(self.state.averaged)
             save_checkpoint(self.run / "checkpoint-best.safetensors", weights, explained)
         self._save_last()
+
+    def _rolled_out(self) -> dict[str, dict[str, Any]]:
+        """Metrics of a search for every val photo, all regions together."""
+        answers: list[Answer] = []
+        drives: list[str] = []
+        shares: list[float] = []
+        for val in self.data.val:
+            scorer = scorer_of(self.state.averaged, val.views)
+            locator = Locator(scorer, self.config.model.photo_px, self.config.search, {})
+            for query, found in locator.each(val.queries):
+                answers.append(locator.answer(query, found, {}))
+                shares.append(found.posterior.searched_share(query.truth or found.place))
+            drives += val.drives
+        # of two poor models it tells the better one long before any recall does
+        searched = bootstrap_over_groups(np.log10(np.maximum(shares, 1e-9)), drives, "mean", seed=0)
+        return error_report(answers, drives) | {"log10_searched_share": as_dict(searched)}
 
     def _save_last(self) -> None:
         """Save the whole state, keep the newest few, write the log."""
