@@ -17,11 +17,12 @@ from zoomloc.model.match import (
     MatchSpec,
     correlate,
     fan_size,
+    lattice_m,
     polar_bins,
     region_loss,
     slice_weights,
 )
-from zoomloc.training.matches import Pose, in_picture, lattice_m, on_ground, posed, round_photos
+from zoomloc.training.matches import Pose, in_picture, on_ground, posed, round_photos
 
 SPEC = MatchSpec(
     photo_px=(48, 24), photo_encoder=EncoderSpec("tiny", (8, 8, 16), "batch"),

@@ -196,7 +196,7 @@ class _Sweeps:
             known = self._in_rows(entrant, trial)
             if known is not None:
                 return known
-            file = self.bench.work / "sweeps" / f"{_sweep_name(trial, entrant, self.bench.preset)}"
+            file = self.bench.work / "sweeps" / f"{_label(trial, entrant, self.bench.preset)}.json"
             if not file.is_file():
                 settings, tried = self._sweep(entrant, trial)
                 write_json(file, {"schema": "zoomloc/sweep/1", "best": settings, "tried": tried})
@@ -274,13 +274,14 @@ def _stamp() -> dict[str, Any]:
 
 
 def _name(trial: Trial, entrant: Entrant, preset: Preset) -> str:
-    return f"{_sweep_name(trial, entrant, preset).removesuffix('.json')}-{trial.seed}"
+    """A run's name: another one for every seed and every first town."""
+    return f"{_label(trial, entrant, preset)}-town{trial.train[0].seed}-{trial.seed}"
 
 
-def _sweep_name(trial: Trial, entrant: Entrant, preset: Preset) -> str:
-    """A file's name that differs where what is trained on differs."""
+def _label(trial: Trial, entrant: Entrant, preset: Preset) -> str:
+    """What shares one sweep: a protocol's seeds, each of which may have a town of its own."""
     towns = f"{trial.train[0].seed}-{trial.train[-1].seed}" if len(trial.train) > 1 else "one"
-    return f"{preset.name}-{trial.protocol}-{trial.minutes:g}min-{towns}-{entrant.name}.json"
+    return f"{preset.name}-{trial.protocol}-{trial.minutes:g}min-{towns}-{entrant.name}"
 
 
 def commit() -> str:

@@ -4,14 +4,14 @@ Knows nothing of presets, sweeps or rows; everything that passes in and out is p
 """
 
 import json
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zoomloc.bench.scoring import figures, groups_of, of_errors, photos_hash, score, test_photos
+from zoomloc.checkpoint import best_checkpoint, load_explained
 from zoomloc.config import Config
-
-log = logging.getLogger(__name__)
+from zoomloc.training.loop import train
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,6 @@ class Trained:
 
 def carry_out(training: Training) -> Trained:
     """Train (or take up, or find finished) and say how it went."""
-    from zoomloc.checkpoint import best_checkpoint, load_explained
-    from zoomloc.training.loop import train
-
     summary = train(training.whole(), training.run)
     explained = load_explained(best_checkpoint(training.run))
     looks = [row for row in _log(training.run) if "val" in row]
@@ -98,8 +95,6 @@ def carry_out_and_score(
     training: Training, tests: dict[str, tuple[Path, ...]], centre: bool
 ) -> tuple[Trained, dict[str, dict[str, Any]]]:
     """A run, then its scores on the places of each protocol: {protocol: {...}}."""
-    from zoomloc.bench.scoring import figures, groups_of, of_errors, photos_hash, score, test_photos
-
     trained = carry_out(training)
     found: dict[str, dict[str, Any]] = {}
     for protocol, places in tests.items():

@@ -283,7 +283,7 @@ def polar_bins(
     columns = len(range(phase[1], features.shape[2], step))
     shifts = [
         Shift(
-            next(i for i, (most, _) in enumerate(POOLED) if ring_m <= most),
+            pooled_as(ring_m),
             pad + phase[0] - round(ring_m * math.cos(turn) / feature_m),
             pad + phase[1] + round(ring_m * math.sin(turn) / feature_m),
         )
@@ -292,6 +292,22 @@ def polar_bins(
     ]
     bins = _Shifted.apply(shifts, (rows, columns, step), *padded)
     return bins.unflatten(0, (spec.slices, len(spec.rings_m))).flatten(3).flatten(1, 2)
+
+
+def pooled_as(ring_m: float) -> int:
+    """Which of POOLED a ring is read from."""
+    return next(i for i, (most, _) in enumerate(POOLED) if ring_m <= most)
+
+
+def lattice_m(count: int, first: int, step: int, feature_m: float) -> Tensor:
+    """(count,) metres from the picture's edge to the middles of the lattice's features."""
+    return (first + step * torch.arange(count) + 0.5) * feature_m
+
+
+def look_of(picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and deviation (3, 1, 1) that a picture (3, h, w) is brought to 0 and 1 with."""
+    deviation, mean = torch.std_mean(picture, dim=(1, 2), keepdim=True)
+    return mean, deviation + 0.05
 
 
 class Shift(NamedTuple):

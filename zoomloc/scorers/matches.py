@@ -19,6 +19,8 @@ from zoomloc.model.match import (
     MapFeatures,
     MatchModel,
     fan_size,
+    lattice_m,
+    look_of,
     slice_weights,
 )
 from zoomloc.model.precision import home_of, number_format
@@ -129,8 +131,7 @@ class MatchScorer(DenseScorer):
         height, width = self._ground.shape_px
         side = min(max(height, width), 4 * CHUNK_PX)
         picture = self._ground.picture(Window(0, 0, min(side, width), min(side, height))) / 255.0
-        flat = torch.from_numpy(picture.reshape(-1, 3)).float()
-        return flat.mean(0)[:, None, None], flat.std(0)[:, None, None] + 0.05
+        return look_of(torch.from_numpy(picture).float().permute(2, 0, 1))
 
     def _leaves(self, photos: Sequence[Shown]) -> Floats:
         """(B, rows, columns) log-mean over the lattice places in each terminal cell."""
@@ -175,7 +176,7 @@ class MatchScorer(DenseScorer):
     def _place(self, seen: MapFeatures, step: int, corner: tuple[int, int]) -> Tensor:
         """(J, 2) where the places of a piece lie in the region, 0..1."""
         down, across = (
-            (first + torch.arange(0, size, step) + 0.5) * self.model.feature_m
+            lattice_m(-(-size // step), first, step, self.model.feature_m)
             for first, size in zip(corner, seen.unary.shape, strict=True)
         )
         east, south = torch.meshgrid(across, down, indexing="xy")

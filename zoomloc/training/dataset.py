@@ -93,28 +93,27 @@ class Order:
     batch: int
     seed: int
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_epoch", lru_cache(2)(self._batches))
-
     def at(self, step: int) -> tuple[int, Ints]:
         """(region, indices of its photos) of a step."""
         per_epoch = sum(count // self._size(count) for count in self.counts)
         epoch, position = divmod(step, per_epoch)
-        batches: list[tuple[int, Ints]] = self._epoch(epoch)  # type: ignore[attr-defined]
-        return batches[position]
+        return _batches(self, epoch)[position]
 
     def _size(self, count: int) -> int:
         return min(self.batch, count)
 
-    def _batches(self, epoch: int) -> list[tuple[int, Ints]]:
-        found = []
-        for ground, count in enumerate(self.counts):
-            size = self._size(count)
-            order = np.random.default_rng([self.seed, 1, epoch, ground]).permutation(count)
-            whole = order[: count // size * size].reshape(-1, size)
-            found += [(ground, indices) for indices in whole]
-        shuffled = np.random.default_rng([self.seed, 4, epoch]).permutation(len(found))
-        return [found[i] for i in shuffled]
+
+@lru_cache(2)  # an epoch's order serves all of its steps
+def _batches(order: Order, epoch: int) -> list[tuple[int, Ints]]:
+    """(region, indices of its photos) of each step of an epoch."""
+    found = []
+    for ground, count in enumerate(order.counts):
+        size = order._size(count)
+        mixed = np.random.default_rng([order.seed, 1, epoch, ground]).permutation(count)
+        whole = mixed[: count // size * size].reshape(-1, size)
+        found += [(ground, indices) for indices in whole]
+    shuffled = np.random.default_rng([order.seed, 4, epoch]).permutation(len(found))
+    return [found[i] for i in shuffled]
 
 
 def channels_first(pictures: Pictures) -> Tensor:

@@ -154,9 +154,8 @@ def _open(config: Config) -> _Data:
 
 
 def _val_of(photos: list[Photo], views: RegionViews) -> _Val:
-    queries = [
-        Query(p.id, p.path, p.place, p.fov_deg, p.projection) for p in photos
-    ]  # true_ columns are for benchmarks
+    # true_ columns are for benchmarks only
+    queries = [Query(p.id, p.path, p.place, p.fov_deg, p.projection) for p in photos]
     drives = [f"{views.region.name}/{p.sequence_id}" for p in photos]
     return _Val(views, queries, drives)
 

@@ -23,7 +23,10 @@ from zoomloc.model.match import (
     STRIDE,
     Fans,
     MatchModel,
+    lattice_m,
+    look_of,
     mean_over,
+    pooled_as,
     region_loss,
     slice_weights,
 )
@@ -257,7 +260,7 @@ def round_photos(
     half = picture.shape[-1] / 2 * model.feature_m
     found = []
     for ring_m in model.spec.rings_m[:rings]:
-        width = next(width for most, width in POOLED if ring_m <= most)
+        width = POOLED[pooled_as(ring_m)][1]
         x = (east[:, None] + ring_m * azimuth.sin()) / half
         y = (south[:, None] - ring_m * azimuth.cos()) / half
         grid = torch.stack([x, y], -1)[None]  # (1, n, F, 2)
@@ -273,8 +276,8 @@ def _numbers(ground: Ground, name: str, missing: float) -> Floats:
 
 def _standard(picture: Tensor) -> Tensor:
     """(3, h, w) of zero mean and unit deviation in each channel."""
-    deviation, mean = torch.std_mean(picture, dim=(1, 2), keepdim=True)
-    return (picture - mean) / (deviation + 0.05)
+    mean, deviation = look_of(picture)
+    return (picture - mean) / deviation
 
 
 def posed(picture: Tensor, pose: Pose) -> Tensor:
@@ -295,8 +298,3 @@ def in_picture(place_m: Floats, bearing_deg: Floats, pose: Pose) -> tuple[Tensor
     if pose.mirrored:
         east, bearing = -east, -bearing
     return tuple(torch.from_numpy(v).float() for v in (east, south, bearing))  # type: ignore[return-value]
-
-
-def lattice_m(count: int, phase: int, step: int, feature_m: float) -> Tensor:
-    """(count,) metres from the picture's edge to the middles of the lattice's features."""
-    return (phase + step * torch.arange(count) + 0.5) * feature_m

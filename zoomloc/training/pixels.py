@@ -25,6 +25,7 @@ def store_pixels(folder: Path, size_px: tuple[int, int]) -> Path:
     path = _path(folder, size_px)
     if stored_pixels(folder, photos, size_px) is None:
         width, height = size_px
+        path.with_suffix(".json").unlink(missing_ok=True)  # never new pixels under old names
         with written_whole(path) as temporary, temporary.open("wb") as file:
             pixels = np.empty((len(photos), height, width, 3), np.uint8)
             for into, photo in zip(pixels, photos, strict=True):
