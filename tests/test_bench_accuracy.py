@@ -62,7 +62,7 @@ def test_budgets_are_equal_and_settings_are_recorded(smoke):
         assert 0.06 * 60 <= row.train_seconds < 0.06 * 60 + 4  # a step and a mining may run over
         assert len(row.details["sweep"]) == 2 and row.details["steps"] > 0
         rates = {s["settings"]["train.lr"] for s in row.details["sweep"]}
-        assert rates == {4e-4, 8e-4} and row.details["lr"] in rates
+        assert rates == {2e-3, 4e-3} and row.details["lr"] in rates
         assert row.details["curve"] and row.details["threads"] == 1
 
 

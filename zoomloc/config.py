@@ -196,7 +196,8 @@ class TrainConfig(Section):
     steps: int = Field(100_000, ge=1)
     max_minutes: float | None = Field(None, gt=0)
     clock: Literal["wall", "process"] = "wall"  # process: time of this process over all threads
-    lr: float = Field(8e-4, gt=0)
+    optimizer: Literal["muon", "adamw"] = "muon"  # for what is not pretrained
+    lr: float = Field(4e-3, gt=0)  # adamw wants about a fifth of it
     lr_floor: float = Field(0.02, ge=0, le=1)  # share of lr at the end of the cosine
     backbone_lr: float = Field(1.0, ge=0)  # share of lr for pretrained weights
     layer_decay: float = Field(1.0, gt=0, le=1)  # of that, from each pretrained layer to the next

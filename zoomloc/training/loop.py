@@ -1,4 +1,4 @@
-"""The training loop: AdamW, warm-up and cosine, EMA, real rollouts for validation, resume.
+"""The training loop: Muon or AdamW, warm-up and cosine, EMA, real rollouts for validation, resume.
 
 Knows nothing of where photos and imagery came from. A run that is stopped and started again
 ends with the same weights as one that was not (on CPU, where ``max_minutes`` is not set):

@@ -27,6 +27,7 @@ from zoomloc.config import Config, TrainConfig
 from zoomloc.errors import CheckpointError, ConfigError
 from zoomloc.model.encoders import pretrained_layers
 from zoomloc.model.precision import device_of, number_format
+from zoomloc.training.muon import Muon, is_matrix
 from zoomloc.world.region import Region
 
 
@@ -40,7 +41,7 @@ class TrainState:
 
     model: nn.Module
     averaged: nn.Module
-    optimizer: torch.optim.AdamW
+    optimizer: Muon
     scaler: torch.amp.GradScaler  # of the loss, for fp16; not saved, it finds its scale again
     step: int = 0
     seconds: float = 0.0
@@ -111,7 +112,7 @@ def fresh_state(config: Config, region: Region, encoders: Encoders = NO_ENCODERS
     frozen = {id(p): p for p in model.parameters() if not p.requires_grad}
     averaged = copy.deepcopy(model, frozen)  # the memo: these are not copied
     groups = parameter_groups(model, train)
-    optimizer = torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, fused=True)
+    optimizer = Muon(groups, lr=train.lr, betas=train.betas, fused=True)
     halves = number_format(train.precision, device) == torch.float16
     return TrainState(
         model, averaged.eval(), optimizer, torch.amp.GradScaler(device.type, enabled=halves)
@@ -119,24 +120,37 @@ def fresh_state(config: Config, region: Region, encoders: Encoders = NO_ENCODERS
 
 
 def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any]]:
-    """Trained parameters by their ``rate``, a share of the learning rate, and their decay.
+    """Trained parameters by their ``rate``, a share of the learning rate, their decay and kind.
 
-    Pretrained layers get ``backbone_lr``, times ``layer_decay`` for each layer above them.
+    Pretrained layers get ``backbone_lr``, times ``layer_decay`` for each layer above them, and
+    AdamW's steps whatever the optimizer.
     """
     rates: dict[int, float] = {}
     for encoder in (model.photo_encoder, getattr(model, "view_encoder", None)):
         for above, layer in enumerate(reversed(pretrained_layers(encoder))):
             rate = train.backbone_lr * train.layer_decay**above
             rates |= {id(p): rate for p in layer}
-    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    matrices = {
+        id(p)
+        for module in model.modules()
+        for p in module.parameters(recurse=False)
+        if train.optimizer == "muon" and id(p) not in rates and is_matrix(module, p)
+    }
+    groups: dict[tuple[float, bool, bool], list[nn.Parameter]] = {}
     trained = [p for p in model.parameters() if p.requires_grad]
     for decays in (True, False):
         for p in trained:
             if (p.ndim >= 2 or train.decay_vectors) == decays:
-                groups.setdefault((rates.get(id(p), 1.0), decays), []).append(p)
+                kind = rates.get(id(p), 1.0), decays, id(p) in matrices
+                groups.setdefault(kind, []).append(p)
     return [
-        {"params": params, "rate": rate, "weight_decay": train.weight_decay if decays else 0.0}
-        for (rate, decays), params in groups.items()
+        {
+            "params": params,
+            "rate": rate,
+            "weight_decay": train.weight_decay if decays else 0.0,
+            "matrices": of_matrices,
+        }
+        for (rate, decays, of_matrices), params in groups.items()
     ]
 
 
