@@ -9,19 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from zoomloc.model.correlation import correlate, region_loss
 from zoomloc.model.encoders import EncoderSpec
-from zoomloc.model.match import (
-    Fans,
-    Lattice,
-    MatchModel,
-    MatchSpec,
-    correlate,
-    fan_size,
-    lattice_m,
-    polar_bins,
-    region_loss,
-    slice_weights,
-)
+from zoomloc.model.match import Fans, Lattice, MatchModel, MatchSpec
+from zoomloc.model.polar import bins_at, fan_size, lattice_m, means_of, polar_bins, slice_weights
 from zoomloc.training.matches import Pose, in_picture, on_ground, posed, round_photos
 
 SPEC = MatchSpec(
@@ -56,10 +47,9 @@ def test_a_round_picture_fills_the_circle_evenly():
 def test_bins_are_read_where_they_lie():
     """A single lit feature 20 m north-east of the middle is seen in that bin of that place."""
     features = torch.zeros(4, 41, 41)
-    feature_m = 4.0
-    east = north = round(20 / math.sqrt(2) / feature_m)
+    east = north = round(20 / math.sqrt(2) / SPEC.rings.feature_m)
     features[0, 20 - north, 20 + east] = 1.0
-    bins = polar_bins(features, SPEC, feature_m, 1, (0, 0)).unflatten(1, (3, 4))
+    bins = polar_bins(features, SPEC.rings, 1, (0, 0)).unflatten(1, (3, 4))
     here = bins[:, :, 0, 20 * 41 + 20]  # (N, Z) round the middle
     assert here[1, 1] > 0  # slice 1 of 8 looks to 45 degrees, ring 1 is 20 m
     assert here.count_nonzero() == 1
@@ -67,9 +57,17 @@ def test_bins_are_read_where_they_lie():
 
 def test_a_lattice_is_every_few_places_of_the_full_one():
     features = torch.randn(4, 20, 24)
-    every = polar_bins(features, SPEC, 4.0, 1, (0, 0)).unflatten(2, (20, 24))
-    some = polar_bins(features, SPEC, 4.0, 3, (1, 2))
+    every = polar_bins(features, SPEC.rings, 1, (0, 0)).unflatten(2, (20, 24))
+    some = polar_bins(features, SPEC.rings, 3, (1, 2))
     torch.testing.assert_close(some, every[:, :, 1::3, 2::3].flatten(2))
+
+
+def test_any_places_are_read_as_the_lattice_is():
+    features = torch.randn(4, 20, 24)
+    every = polar_bins(features, SPEC.rings, 1, (0, 0))
+    rows, columns = torch.tensor([0, 19, 7, 7]), torch.tensor([23, 0, 11, 11])
+    found = bins_at(means_of(features, SPEC.rings), SPEC.rings, rows, columns)
+    torch.testing.assert_close(found, every[:, :, rows * 24 + columns])
 
 
 def naive(fans, bins):
@@ -209,7 +207,7 @@ def test_bins_of_photos_and_bins_of_the_map_are_the_same_places():
     torch.manual_seed(4)
     model = MatchModel(dataclasses.replace(SPEC, channels=3))
     picture = torch.rand(3, 61, 61)
-    bins = polar_bins(picture, model.spec, 4.0, 1, (0, 0)).unflatten(1, (3, 3))
+    bins = polar_bins(picture, model.spec.rings, 1, (0, 0)).unflatten(1, (3, 3))
     row, column = 30, 24
     east, south = torch.tensor([(column - 30) * 4.0]), torch.tensor([(row - 30) * 4.0])
     shape = Fans(torch.zeros(1, 3, 3, 3), torch.zeros(1, 3, 3), None)

@@ -9,8 +9,7 @@ import torch
 from zoomloc.checkpoint import build_model
 from zoomloc.config import load_config
 from zoomloc.locator import Locator, Query, open_views
-from zoomloc.scorers import matches as module
-from zoomloc.scorers import scorer_of
+from zoomloc.scorers import mapped, matches, scorer_of
 from zoomloc.scorers.matches import FOVS_DEG, MatchScorer, _mean_bearing
 from zoomloc.scorers.shown import Shown
 from zoomloc.training.loop import train
@@ -35,7 +34,7 @@ def scorer(request, small_config, painted):
     config = match_config(small_config, request.param)
     views = open_views(painted, config)
     torch.manual_seed(0)
-    found = scorer_of(build_model(config, views.region).eval(), views)
+    found = scorer_of(build_model(config, views.region).eval(), views, config.search)
     assert isinstance(found, MatchScorer)
     return found
 
@@ -60,27 +59,26 @@ def test_a_photo_scores_alike_in_any_company(scorer):
 
 
 def test_chunks_of_the_map_do_not_show(scorer, monkeypatch):
-    whole = scorer.map_features()
-    monkeypatch.setattr(module, "CHUNK_PX", 64)
-    scorer._map = None
-    parts = scorer.map_features()
+    whole = scorer.seen
+    monkeypatch.setattr(mapped, "CHUNK_PX", 64)
+    del scorer.seen
+    parts = scorer.seen
     assert parts.unary.shape == whole.unary.shape
     torch.testing.assert_close(parts.features, whole.features, atol=0.02, rtol=0.02)
 
 
-def test_strips_of_the_search_do_not_show(scorer, monkeypatch):
+def test_parts_of_the_search_do_not_show(scorer, monkeypatch):
     whole = scorer.leaves(scorer.start(photos()))
-    monkeypatch.setattr(module, "PLACES_AT_ONCE", 1000)
+    monkeypatch.setattr(matches, "PLACES_AT_ONCE", 100)
     parts = scorer.leaves(scorer.start(photos()))
     present = scorer.views.coverage.leaves
     np.testing.assert_allclose(parts[:, present], whole[:, present], atol=0.03)
 
 
 def test_an_unknown_lens_is_the_mean_of_the_likelihoods_of_some(scorer):
-    seen = scorer.map_features()
-    given = (seen, 2, (0, 0))
-    unknown = scorer._logits(photos(2, None), *given)
-    known = [scorer._logits(photos(2, fov), *given) for fov in FOVS_DEG]
+    places = torch.arange(20), torch.arange(20) // 2
+    unknown = scorer._logits(scorer._looks(photos(2, None)), *places)
+    known = [scorer._logits(scorer._looks(photos(2, fov)), *places) for fov in FOVS_DEG]
     mean = torch.stack(known).logsumexp(0) - math.log(len(FOVS_DEG))
     torch.testing.assert_close(unknown, mean, atol=0.03, rtol=0.01)
 
@@ -95,13 +93,29 @@ def test_a_round_picture_is_searched_too(scorer):
     np.testing.assert_allclose(leaves[1][present], alone[0][present], atol=0.03)
 
 
+def test_the_likeliest_ground_is_looked_at_as_finely_as_all_of_it_may_be(scorer):
+    looks = scorer._looks(photos())
+    some = scorer._everywhere(looks)
+    scorer.refined = 1.0
+    every = scorer._everywhere(looks)
+    assert some.shape == every.shape
+    step = scorer.coarse_step
+    for photo in range(3):
+        same = (some[photo] - every[photo]).abs() < 0.03  # bf16
+        coarse = every[photo][step // 2 :: step, step // 2 :: step]
+        best = divmod(int(coarse.argmax()), coarse.shape[1])
+        assert same[tuple(slice(at * step, (at + 1) * step) for at in best)].any()
+        assert 1 / step**2 <= same.float().mean() < 0.5
+    assert all(abs(a.max() - b.max()) < 1.0 for a, b in zip(some, every, strict=True))
+
+
 def test_sharpening_stays_near_and_gives_a_bearing(scorer):
     state = scorer.start(photos())
     region = scorer.views.region
     row, column = np.argwhere(scorer.views.coverage.leaves)[40].tolist()
     place = region.cell(region.zooms, row, column).center
     found, bearing_deg, spread_deg = scorer.sharpened(state, 1, place)
-    assert distance_m(found, place) <= 24 * math.sqrt(2) + 6
+    assert distance_m(found, place) <= 16 * math.sqrt(2) + 6
     assert 0 <= bearing_deg < 360 and 0 <= spread_deg <= 180
 
 

@@ -239,7 +239,7 @@ def test_with_one_head_beam_and_exhaustive_search_agree(painted, small_config):
     """Coarser depths are sums over leaves, so a path's mass is that of the exhaustive search."""
     config = towers_config(small_config)
     views = open_views(painted, config)
-    scorer = scorer_of(build_model(config, views.region).eval(), views)
+    scorer = scorer_of(build_model(config, views.region).eval(), views, config.search)
     assert isinstance(scorer, TowersScorer)
     _, pictures = pictures_of(painted, count=3)
     plans = (SearchPlan("exhaustive"), SearchPlan("beam", beam=10_000))
@@ -258,7 +258,7 @@ def test_several_roots_are_scored_too(painted, small_config):
     views = replace(whole, region=region, coverage=Coverage.of(region, whole.pyramid))
     for depths in (1, 4):
         config = towers_config(small_config, depths)
-        scorer = scorer_of(build_model(config, region).eval(), views)
+        scorer = scorer_of(build_model(config, region).eval(), views, config.search)
         state = scorer.start(pictures_of(painted, count=2)[1])
         assert [s.shape[1:] for s in state.scores] == [
             region.grid_shape(d) for d in range(region.zooms + 1)
@@ -436,7 +436,7 @@ def test_places_that_were_never_photographed_answer_too(small_config, painted):
     """Every leaf with imagery has a finite score, the others none."""
     config = towers_config(small_config)
     views = open_views(painted, config)
-    scorer = scorer_of(build_model(config, views.region).eval(), views)
+    scorer = scorer_of(build_model(config, views.region).eval(), views, config.search)
     leaves = scorer.leaves(scorer.start(pictures_of(painted, count=2)[1]))
     present = views.coverage.present(views.region.zooms)
     assert np.isfinite(leaves[:, present]).all()

@@ -229,6 +229,7 @@ class SearchConfig(Section):
     method: Literal["greedy", "beam", "best-first", "exhaustive"] = "beam"
     beam: int = Field(8, ge=1)
     bound: float = Field(0.05, ge=0, lt=1)
+    refined: float = Field(0.09, gt=0, le=1)  # match: share of the ground looked at finely
     answer: Literal["bayes", "cell"] = "bayes"  # best disc of 25 m, or the last cell's centre
     right_within_m: float = Field(50.0, gt=0)
     candidates: int = Field(5, ge=1)

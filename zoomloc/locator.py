@@ -17,7 +17,7 @@ from zoomloc.checkpoint import Explained, best_checkpoint, load_explained, load_
 from zoomloc.config import Config, SearchConfig
 from zoomloc.errors import CheckpointError, RegionError
 from zoomloc.index import RegionViews
-from zoomloc.scorers import scorer_of
+from zoomloc.scorers import scorer_of, searching
 from zoomloc.scorers.shown import Shown
 from zoomloc.world.answers import Answer, Candidate
 from zoomloc.world.cells import LatLng, distance_m
@@ -102,7 +102,7 @@ class Locator:
             "imagery_date": str(views.pyramid.metadata.get("capture_date") or ""),
         }
         return cls(
-            scorer_of(model, views, use_place=at_home),
+            scorer_of(model, views, explained.config.search, use_place=at_home),
             explained.config.model.photo_px,
             explained.config.search,
             made_by,
@@ -120,7 +120,7 @@ class Locator:
 
     def with_search(self, search_config: SearchConfig) -> "Locator":
         """The same model with other search settings."""
-        return replace(self, search=search_config)
+        return replace(self, scorer=searching(self.scorer, search_config), search=search_config)
 
     def shown(self, query: Query) -> Shown:
         """A photo as the model sees it. Raises PhotoError where it cannot be read."""
@@ -140,10 +140,8 @@ class Locator:
         return [self._best(state, i, posterior) for i, posterior in enumerate(posteriors)]
 
     def _best(self, state: Any, photo: int, posterior: Posterior) -> Found:
-        """The Bayes point; a scorer that can look closer says where exactly, and which way."""
+        """The Bayes point, and what a closer look there says."""
         place = posterior.best_point(DISC_M)
-        if not hasattr(self.scorer, "sharpened"):
-            return Found(posterior, place)
         return Found(posterior, *self.scorer.sharpened(state, photo, place))
 
     def each(self, queries: Sequence[Query], at_once: int = 128) -> Iterator[tuple[Query, Found]]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from zoomloc.belief.posterior import Posterior, log_sum, z_order
 from zoomloc.errors import CheckpointError, ConfigError
-from zoomloc.world.cells import Cell, Floats, Ints
+from zoomloc.world.cells import Cell, Floats, Ints, LatLng
 from zoomloc.world.coverage import Coverage
 
 Bools = npt.NDArray[np.bool_]
@@ -43,6 +43,15 @@ class Scorer(Protocol[State]):
 
     def leaves(self, state: State) -> Floats | None:
         """(B, rows, columns) log-probabilities over the terminal grid, or None if not at once."""
+        ...
+
+    def sharpened(
+        self, state: State, photo: int, place: LatLng
+    ) -> tuple[LatLng, float | None, float | None]:
+        """A closer look round an answer: the place, the bearing and its spread in degrees.
+
+        What cannot look closer gives ``place`` back; bearings are None where they are unknown.
+        """
         ...
 
 

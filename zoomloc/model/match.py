@@ -11,21 +11,19 @@ circle, F slices of a fan, Z rings, C channels, J places, H x W pixels of the ma
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from zoomloc.model.correlation import correlate
 from zoomloc.model.encoders import EncoderSpec, PhotoTokens, build_encoder, check_pictures
 from zoomloc.model.place import PlaceEmbedding
+from zoomloc.model.polar import Means, Rings, bins_at, means_of, polar_bins
 
 LAYERS = 3  # buildings, trees, paved ground: known of synthetic towns only
 STRIDE = 2  # of the map's features against its picture
-POOLED = ((12.0, 1), (30.0, 3), (math.inf, 5))  # rings up to so many metres read so wide a mean
 LEAST_SHARE = 0.2  # a slice that the picture covers less says nothing
 
 
@@ -43,6 +41,11 @@ class MatchSpec:
     width: int  # of the column network
     descriptor: int  # E, of one vector for a photo and one for each place; 0: none
     memory: bool  # absolute place joins a place's vector
+
+    @property
+    def rings(self) -> Rings:
+        """The bins round a place."""
+        return Rings(self.slices, self.rings_m, self.gsd_m * STRIDE)
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class MatchModel(nn.Module):
         elsewhere, or to leave memory out.
         """
         unary = seen.unary[phase[0] :: step, phase[1] :: step]
-        bins = self.bins(seen.features.to(kind), step, phase)
+        bins = polar_bins(seen.features.to(kind), self.spec.rings, step, phase)
         if seen.wide is None:
             return Lattice(bins, unary.flatten(), None)
         rows, columns = (
@@ -143,9 +146,33 @@ class MatchModel(nn.Module):
             for first, size in zip(phase, seen.unary.shape, strict=True)
         )
         wide = seen.wide[:, rows][:, :, columns].flatten(1).T
+        return Lattice(bins, unary.flatten(), self._placed(wide, place))
+
+    def means(self, seen: MapFeatures, kind: torch.dtype = torch.float32) -> Means:
+        """What ``lattice_at`` reads bins from, once for a map."""
+        return means_of(seen.features.to(kind), self.spec.rings)
+
+    def lattice_at(
+        self,
+        seen: MapFeatures,
+        means: Means,
+        rows: Tensor,
+        columns: Tensor,
+        place: Tensor | None = None,
+    ) -> Lattice:
+        """Any places (J,), by row and column of the map's features."""
+        bins = bins_at(means, self.spec.rings, rows, columns)
+        unary = seen.unary[rows, columns]
+        if seen.wide is None:
+            return Lattice(bins, unary, None)
+        wide = seen.wide[:, rows // STRIDE, columns // STRIDE].T
+        return Lattice(bins, unary, self._placed(wide, place))
+
+    def _placed(self, wide: Tensor, place: Tensor | None) -> Tensor:
+        """Vectors (J, E) of length 1, absolute place taken in where it is known."""
         if self.place is not None and place is not None:
             wide = wide + self.place(place[:, 0], place[:, 1])
-        return Lattice(bins, unary.flatten(), _unit(wide))
+        return _unit(wide)
 
     def compare(self, photos: Fans, places: Lattice) -> tuple[Tensor, Tensor]:
         """Matches (N, B, J), still to be scaled, and what is added to them for any heading:
@@ -159,12 +186,6 @@ class MatchModel(nn.Module):
             return match, places.unary[None]
         scale = self.log_wide_scale.clamp(max=math.log(64.0)).exp()
         return match, scale * photos.whole @ places.wide.T + places.unary
-
-    def bins(self, features: Tensor, step: int, phase: tuple[int, int]) -> Tensor:
-        """Features (C, H, W) -> (N, Z * C, J): bins round every ``step``-th place from ``phase``
-        (row, column) on. What lies beyond the map counts nothing.
-        """  # noqa: D205
-        return polar_bins(features, self.spec, self.feature_m, step, phase)
 
     def scale(self) -> Tensor:
         """() what matches are multiplied by."""
@@ -234,215 +255,7 @@ def _unit(vectors: Tensor, dim: int = -1) -> Tensor:
     return F.normalize(vectors.float(), dim=dim)
 
 
-def slice_weights(
-    fov_deg: Sequence[float] | np.ndarray,
-    columns: int,
-    slices: int,
-    fan: int,
-    round_: bool = False,
-) -> Tensor:
-    """(B, F, columns): share of each column in each slice of a fan of F slices.
-
-    fov_deg: (B,) horizontal field of view of each photo. The middle slice looks where the photo
-    looks. Columns of a perspective picture stand at atan(u tan(fov / 2)); those of a round
-    (equirectangular) one evenly. A slice that the picture only grazes weighs less than 1 in all.
-    """
-    fine = 4  # points a column, so that borders of slices cut columns
-    fov = torch.as_tensor(fov_deg, dtype=torch.float32)[:, None]
-    across = (torch.arange(columns * fine) + 0.5) / (columns * fine) * 2 - 1  # -1..1
-    half = torch.deg2rad(fov / 2)
-    azimuth = across * half if round_ else torch.atan(across * torch.tan(half))
-    width = 2 * math.pi / slices
-    index = torch.round(azimuth / width).long() + fan // 2  # (B, columns * fine)
-    inside = (index >= 0) & (index < fan)
-    held = torch.zeros(len(fov), fan, columns * fine)
-    held.scatter_(1, index.clamp(0, fan - 1)[:, None], inside[:, None].float())
-    held = held.unflatten(2, (columns, fine)).sum(-1)
-    count = held.sum(-1, keepdim=True)
-    whole = columns * fine * math.degrees(width) / fov[:, :, None]  # points of a whole slice
-    return held / torch.maximum(count, whole / 2).clamp(min=1e-6)
-
-
-def fan_size(fov_deg: float, slices: int) -> int:
-    """Slices, an odd number, that a field of view reaches into; all of them when round."""
-    reach = math.ceil(fov_deg / 2 / (360 / slices) - 0.5)
-    return min(2 * max(0, reach) + 1, slices)
-
-
-def polar_bins(
-    features: Tensor, spec: MatchSpec, feature_m: float, step: int, phase: tuple[int, int]
-) -> Tensor:
-    """Features (C, H, W) -> (N, Z * C, J): what lies in each bin round the places of a lattice.
-
-    A bin is read at its middle, from a mean as wide as the bin; that is a shifted view of the
-    padded map, so nothing is gathered. Slice n looks to bearing 360 n / N.
-    """
-    pad = math.ceil(max(spec.rings_m) / feature_m) + 1
-    padded = [F.pad(mean_over(features, width), (pad, pad, pad, pad)) for _, width in POOLED]
-    rows = len(range(phase[0], features.shape[1], step))
-    columns = len(range(phase[1], features.shape[2], step))
-    shifts = [
-        Shift(
-            pooled_as(ring_m),
-            pad + phase[0] - round(ring_m * math.cos(turn) / feature_m),
-            pad + phase[1] + round(ring_m * math.sin(turn) / feature_m),
-        )
-        for turn in (2 * math.pi * n / spec.slices for n in range(spec.slices))
-        for ring_m in spec.rings_m
-    ]
-    bins = _Shifted.apply(shifts, (rows, columns, step), *padded)
-    return bins.unflatten(0, (spec.slices, len(spec.rings_m))).flatten(3).flatten(1, 2)
-
-
-def pooled_as(ring_m: float) -> int:
-    """Which of POOLED a ring is read from."""
-    return next(i for i, (most, _) in enumerate(POOLED) if ring_m <= most)
-
-
-def lattice_m(count: int, first: int, step: int, feature_m: float) -> Tensor:
-    """(count,) metres from the picture's edge to the middles of the lattice's features."""
-    return (first + step * torch.arange(count) + 0.5) * feature_m
-
-
 def look_of(picture: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and deviation (3, 1, 1) that a picture (3, h, w) is brought to 0 and 1 with."""
     deviation, mean = torch.std_mean(picture, dim=(1, 2), keepdim=True)
     return mean, deviation + 0.05
-
-
-class Shift(NamedTuple):
-    """Which padded map a bin is read from, and its row and column for the first place."""
-
-    source: int
-    top: int
-    left: int
-
-
-class _Shifted(torch.autograd.Function):
-    """Shifted views of maps, stacked; autograd's own would make a whole map for each of them."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, shifts: list[Shift], lattice: tuple[int, int, int], *maps: Tensor
-    ) -> Tensor:
-        rows, columns, _ = lattice
-        out = maps[0].new_empty(len(shifts), len(maps[0]), rows, columns)
-        for into, shift in zip(out, shifts, strict=True):
-            into.copy_(_lattice_of(maps[shift.source], shift, lattice))
-        ctx.shifts, ctx.lattice, ctx.shapes = shifts, lattice, [m.shape for m in maps]
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        into = [grad.new_zeros(shape) for shape in ctx.shapes]
-        for one, shift in zip(grad, ctx.shifts, strict=True):
-            _lattice_of(into[shift.source], shift, ctx.lattice).add_(one)
-        return None, None, *into
-
-
-def _lattice_of(padded: Tensor, shift: Shift, lattice: tuple[int, int, int]) -> Tensor:
-    """(C, rows, columns) view of a map: every ``step``-th place from a shift on."""
-    rows, columns, step = lattice
-    bottom, right = shift.top + (rows - 1) * step + 1, shift.left + (columns - 1) * step + 1
-    return padded[:, shift.top : bottom : step, shift.left : right : step]
-
-
-def mean_over(features: Tensor, width: int) -> Tensor:
-    """Mean over width x width (odd) places, as sums of shifted maps: quicker than pooling."""
-    if width == 1:
-        return features
-    half = width // 2
-    for axis in (1, 2):
-        around = (half, half) if axis == 2 else (0, 0, half, half)
-        padded = F.pad(features, around)
-        length = features.shape[axis]
-        features = sum(padded.narrow(axis, i, length) for i in range(width)) / width  # type: ignore[assignment]
-    return features
-
-
-class _Correlate(torch.autograd.Function):
-    """Fans against bins for every heading, without a copy of the overlapping blocks of bins."""
-
-    @staticmethod
-    def forward(ctx: Any, fans: Tensor, bins: Tensor) -> Tensor:
-        fan, (slices, inner, places) = fans.shape[1], bins.shape
-        before, after = fan // 2, (fan - 1) // 2
-        circle = torch.cat([bins[slices - before :], bins, bins[:after]])  # (N + F - 1, K, J)
-        flat = fans.flatten(1)
-        out = flat.new_empty(slices, len(flat), places)
-        for n in range(slices):
-            torch.mm(flat, circle[n : n + fan].view(fan * inner, places), out=out[n])
-        ctx.save_for_backward(flat, circle)
-        ctx.fan = fan
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        flat, circle = ctx.saved_tensors
-        fan, slices = ctx.fan, len(grad)
-        inner, places = circle.shape[1:]
-        to_fans = flat.new_zeros(flat.shape, dtype=torch.float32)
-        to_circle = torch.zeros_like(circle)
-        for n in range(slices):
-            to_fans += grad[n] @ circle[n : n + fan].view(fan * inner, places).T
-            to_circle[n : n + fan].view(fan * inner, places).addmm_(flat.T, grad[n])
-        before, after = fan // 2, (fan - 1) // 2
-        to_bins = to_circle[before : before + slices].clone()
-        to_bins[slices - before :] += to_circle[:before]
-        to_bins[:after] += to_circle[before + slices :]
-        return to_fans.to(flat.dtype).view(len(flat), fan, inner), to_bins
-
-
-def correlate(fans: Tensor, bins: Tensor) -> Tensor:
-    """Fans (B, F, K) and bins (N, K, J) -> matches (N, B, J), heading n being 360 n / N degrees.
-
-    The match of heading n is the sum over the fan's slices f of fan f times bin n + f - F // 2.
-    """
-    return _Correlate.apply(fans, bins)
-
-
-class _RegionLoss(torch.autograd.Function):
-    """Softmax over all places and headings in few passes over memory: it is most of a step."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, match: Tensor, scale: Tensor, added: Tensor, near: Tensor, log_weight: Tensor
-    ) -> Tensor:
-        logits = torch.addcmul(added[None], match.float(), scale)  # (N, B, J)
-        own = logits.gather(2, near.expand(len(match), -1, -1)) + log_weight
-        top = own.amax((0, 2), keepdim=True)
-        weighed = (own - top).exp_()
-        right = weighed.sum((0, 2), keepdim=True)
-        peak = logits.amax((0, 2), keepdim=True)
-        shares = logits.sub_(peak).exp_()
-        total = shares.sum((0, 2), keepdim=True)
-        ctx.save_for_backward(match, scale, shares, total, weighed / right, near)
-        ctx.alike = len(added) == 1 and match.shape[1] > 1
-        return (peak + total.log() - top - right.log()).mean()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        match, scale, shares, total, right, near = ctx.saved_tensors
-        slope = shares / total
-        slope.scatter_add_(2, near.expand(len(match), -1, -1), -right)
-        slope.mul_(grad / match.shape[1])
-        to_added = slope.sum(0)
-        if ctx.alike:  # for all photos
-            to_added = to_added.sum(0, keepdim=True)
-        narrow = slope.to(match.dtype)
-        to_scale = (narrow.flatten() @ match.flatten()).float()
-        return narrow.mul_(scale.to(narrow.dtype)), to_scale, to_added, None, None
-
-
-def region_loss(
-    match: Tensor, scale: Tensor, added: Tensor, near: Tensor, log_weight: Tensor
-) -> Tensor:
-    """Mean over photos of -log of the probability that lies near the truth.
-
-    match (N, B, J), scale (), added (B or 1, J): logits are match * scale + added, their softmax
-    runs over all places and headings. near (B, m): places near each photo's truth; log_weight
-    (N, B, m): how much each of them, with each heading, counts as right. A region instead of a
-    point forgives errors of position; a weight that is the same for all headings needs none
-    (AutoCompass; methods.md 0.2).
-    """
-    return _RegionLoss.apply(match, scale, added, near[None], log_weight)

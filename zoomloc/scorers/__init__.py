@@ -4,10 +4,12 @@ A scorer is a ``belief.search.Scorer`` with ``views``, the region that it search
 nothing of photos as files, of search or of answers.
 """
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
+from zoomloc.config import SearchConfig
 from zoomloc.index import RegionViews
 from zoomloc.model.match import MatchModel
 from zoomloc.model.towers import Towers
@@ -17,11 +19,20 @@ from zoomloc.scorers.towers import TowersScorer
 from zoomloc.scorers.zooms import ZoomScorer
 
 
-def scorer_of(model: nn.Module, views: RegionViews, use_place: bool = True) -> Any:
+def scorer_of(
+    model: nn.Module, views: RegionViews, search: SearchConfig, use_place: bool = True
+) -> Any:
     """The scorer for a network over a region; ``use_place``: the region it was trained on."""
     if isinstance(model, Towers):
         return TowersScorer(model, views)
     if isinstance(model, MatchModel):
-        return MatchScorer(model, views, use_place and model.spec.memory)
+        return MatchScorer(model, views, use_place and model.spec.memory, search.refined)
     assert isinstance(model, ZoomModel)
     return ZoomScorer(model, views, use_place and model.spec.place)
+
+
+def searching(scorer: Any, search: SearchConfig) -> Any:
+    """The scorer with what concerns it of other search settings."""
+    if isinstance(scorer, MatchScorer) and scorer.refined != search.refined:
+        return replace(scorer, refined=search.refined)
+    return scorer

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoomloc.index import RegionViews
-from zoomloc.world.cells import Cell, Floats, Ints
+from zoomloc.world.cells import Cell, Floats, Ints, LatLng
 from zoomloc.world.region import Region
 
 
@@ -45,6 +45,12 @@ class DenseScorer:
     def leaves(self, state: DenseState) -> Floats:
         """(B, rows, columns) log-scores of all terminal cells at once."""
         return state.scores[-1]
+
+    def sharpened(
+        self, state: DenseState, photo: int, place: LatLng
+    ) -> tuple[LatLng, float | None, float | None]:
+        """Cells are all that is known."""
+        return place, None, None
 
 
 def summed_below(scores: Floats, side: int) -> Floats:

@@ -1,58 +1,75 @@
-"""The bird's-eye match as a Scorer: every place of a lattice, every heading.
+"""The bird's-eye match as a Scorer: all the ground coarsely, the likeliest of it finely.
 
-Knows nothing of search or of answers. Letters: B photos, N headings, J places of the lattice.
+Knows nothing of search or of answers. Letters: B photos, N headings, J places, H x W features
+of the map.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from zoomloc.ground import GroundMap, Window
+from zoomloc.ground import GroundMap
 from zoomloc.index import RegionViews
-from zoomloc.model.match import (
-    STRIDE,
-    Fans,
-    MapFeatures,
-    MatchModel,
-    fan_size,
-    lattice_m,
-    look_of,
-    slice_weights,
-)
+from zoomloc.model.match import STRIDE, Fans, MapFeatures, MatchModel
+from zoomloc.model.polar import Means, fan_size, slice_weights
 from zoomloc.model.precision import home_of, number_format
 from zoomloc.scorers.dense import DenseScorer, DenseState, summed_up
+from zoomloc.scorers.mapped import encode_region
 from zoomloc.scorers.shown import Shown, as_tensor
 from zoomloc.world.cells import Floats, LatLng
 
-PLACE_M = 8.0  # between the places that are searched
+COARSE_M = 16.0  # between the places that all photos are compared with
+REFINED = 0.09  # share of them round which places are twice as dense
+SHARE_OF_SHARE = 0.12  # of that share of the ground, for each doubling more
 AT_ONCE = 32  # photos
-PLACES_AT_ONCE = 1 << 14
+PLACES_AT_ONCE = 4096
 FOVS_DEG = (50.0, 65.0, 80.0, 95.0)  # tried where a photo does not tell
-CHUNK_PX = 1024  # of the map encoded at once, and what is seen around it
-HALO_PX = 64
-SHARPEN_M = 24.0  # around an answer, where place and heading are worked out finely
+SHARPEN_M = 16.0  # around an answer, where place and heading are worked out finely
 FLOOR = -60.0  # against the best place of a photo
+
+
+@dataclass(frozen=True)
+class Looks:
+    """Some photos, encoded: fans of perspective and of round ones, a row for each field of view
+    that is possible, and whose each row is.
+    """  # noqa: D205
+
+    fans: tuple[Fans, ...]
+    owner: Tensor  # (rows of all fans,)
+    count: int
+
+    def only(self, photo: int) -> "Looks":
+        """One of the photos."""
+        owners = self.owner.split([len(fan.confidence) for fan in self.fans])
+        chosen = [_rows(fan, own == photo) for fan, own in zip(self.fans, owners, strict=True)]
+        fans = tuple(fan for fan in chosen if len(fan.confidence))
+        return Looks(fans, torch.zeros(sum(len(f.confidence) for f in fans), dtype=torch.long), 1)
 
 
 @dataclass
 class MatchState(DenseState):
     """Scores of all cells, and the photos for a closer look."""
 
-    photos: Sequence[Shown]
+    looks: list[Looks]  # AT_ONCE photos each
 
 
 @dataclass
 class MatchScorer(DenseScorer):
-    """A MatchModel over a region; the map is encoded once."""
+    """A MatchModel over a region; the map is encoded once.
+
+    ``refined``: the share of the coarse places that are looked at finely; 1 leaves nothing to
+    chance.
+    """
 
     model: MatchModel
     views: RegionViews
     use_memory: bool = False
-    _map: MapFeatures | None = field(default=None, repr=False)
+    refined: float = REFINED
     _ground: GroundMap = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -61,130 +78,111 @@ class MatchScorer(DenseScorer):
     @torch.inference_mode()
     def start(self, photos: Sequence[Shown]) -> MatchState:
         """Photos -> log-likelihoods of all terminal cells, summed over headings and places."""
-        leaves = [
-            self._leaves(photos[start : start + AT_ONCE])
-            for start in range(0, len(photos), AT_ONCE)
-        ]
-        return MatchState(summed_up(np.concatenate(leaves), self.views.region), photos)
+        looks = [self._looks(photos[i : i + AT_ONCE]) for i in range(0, len(photos), AT_ONCE)]
+        leaves = [self._in_cells(self._everywhere(part).cpu()) for part in looks]
+        return MatchState(summed_up(np.concatenate(leaves), self.views.region), looks)
 
     @torch.inference_mode()
-    def sharpened(
+    def sharpened(  # type: ignore[override]
         self, state: MatchState, photo: int, place: LatLng
     ) -> tuple[LatLng, float, float]:
         """A place near ``place`` that fits best, the bearing there and its spread, in degrees."""
-        seen = self.map_features()
+        looks = state.looks[photo // AT_ONCE].only(photo % AT_ONCE)
         px = self._ground.px_of(np.array([place.lat]), np.array([place.lng]))[0] / STRIDE
         reach = math.ceil(SHARPEN_M / self.model.feature_m)
-        pad = reach + math.ceil(max(self.model.spec.rings_m) / self.model.feature_m) + 2
-        top, left = round(px[1] - 0.5) - pad, round(px[0] - 0.5) - pad
-        top, left = top // STRIDE * STRIDE, left // STRIDE * STRIDE
-        patch = _cut(seen, top, left, 2 * pad + 2)
-        logits = self._logits(state.photos[photo : photo + 1], patch, 1, (top, left))[:, 0]
-        middle = slice(pad - reach, pad + reach + 2)
-        logits = logits.unflatten(1, patch.unary.shape)[:, middle, middle]
-        best = int(logits.logsumexp(0).argmax())
-        row, column = divmod(best, logits.shape[2])
-        share = (logits - logits.max()).exp()
-        round_ = share[:, max(0, row - 2) : row + 3, max(0, column - 2) : column + 3]
-        rows = torch.arange(max(0, row - 2), max(0, row - 2) + round_.shape[1])
-        columns = torch.arange(max(0, column - 2), max(0, column - 2) + round_.shape[2])
-        total = float(round_.sum())
-        south = float((round_.sum((0, 2)) * rows).sum()) / total + top + middle.start + 0.5
-        east = float((round_.sum((0, 1)) * columns).sum()) / total + left + middle.start + 0.5
-        return self._latlng(east * STRIDE, south * STRIDE), *_mean_bearing(round_.sum((1, 2)))
+        around = torch.arange(-reach, reach + 1)
+        rows, columns = (
+            (around + math.floor(at)).clamp(0, most - 1).unique()
+            for at, most in zip(px[::-1], self.seen.unary.shape, strict=True)
+        )
+        logits = self._logits(looks, *_grid(rows, columns))[:, 0].unflatten(1, (len(rows), -1))
+        best = divmod(int(logits.logsumexp(0).argmax()), len(columns))
+        down, right = (slice(max(0, at - 2), at + 3) for at in best)
+        share = (logits - logits.max()).exp()[:, down, right].cpu()
+        by_place = share.sum(0) / share.sum()
+        south = float((by_place.sum(1) * (rows[down] + 0.5)).sum())
+        east = float((by_place.sum(0) * (columns[right] + 0.5)).sum())
+        return self._latlng(east * STRIDE, south * STRIDE), *_mean_bearing(share.sum((1, 2)))
 
-    def map_features(self) -> MapFeatures:
-        """Features of the whole region, encoded in chunks that see around their edges."""
-        if self._map is None:
-            self._map = self._encoded_map()
-        return self._map
+    @cached_property
+    def seen(self) -> MapFeatures:
+        """What the map shows, all over the region."""
+        with torch.inference_mode():
+            return encode_region(self.model, self._ground)
 
-    def _encoded_map(self) -> MapFeatures:
-        height, width = self._ground.shape_px
-        rows: list[MapFeatures] = []
-        mean, deviation = self._look()
-        for top in range(0, height, CHUNK_PX):
-            row = [
-                self._encoded_chunk(left, top, mean, deviation)
-                for left in range(0, width, CHUNK_PX)
-            ]
-            rows.append(_joined(row, -1))
-        whole = _joined(rows, -2)
-        tall, broad = math.ceil(height / STRIDE), math.ceil(width / STRIDE)
-        return MapFeatures(whole.features[:, :tall, :broad], whole.unary[:tall, :broad], whole.wide)
+    @cached_property
+    def _means(self) -> Means:
+        with torch.inference_mode():
+            kind = number_format("auto", home_of(self.model))
+            return self.model.means(self.seen, kind)
 
-    def _encoded_chunk(self, left: int, top: int, mean: Tensor, deviation: Tensor) -> MapFeatures:
-        height, width = self._ground.shape_px
-        grid = 2 * STRIDE
-        sides = [
-            math.ceil((min(CHUNK_PX, most - at) + 2 * HALO_PX) / grid) * grid
-            for most, at in ((width, left), (height, top))
-        ]
-        window = Window(left - HALO_PX, top - HALO_PX, *sides)
-        picture = torch.from_numpy(self._ground.picture(window)).permute(2, 0, 1) / 255.0
-        picture = ((picture - mean) / deviation).to(home_of(self.model))
-        seen = self.model.encode_map(picture)
-        return _without_edge(seen, HALO_PX // STRIDE, CHUNK_PX // STRIDE)
+    @property
+    def coarse_step(self) -> int:
+        """Features between coarse places, a power of two."""
+        return int(2 ** max(0, round(math.log2(COARSE_M / self.model.feature_m))))
 
-    def _look(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation (3, 1, 1) of the region's colours, as training has them."""
-        height, width = self._ground.shape_px
-        side = min(max(height, width), 4 * CHUNK_PX)
-        picture = self._ground.picture(Window(0, 0, min(side, width), min(side, height))) / 255.0
-        return look_of(torch.from_numpy(picture).float().permute(2, 0, 1))
-
-    def _leaves(self, photos: Sequence[Shown]) -> Floats:
-        """(B, rows, columns) log-mean over the lattice places in each terminal cell."""
-        seen = self.map_features()
-        step = max(1, round(min(PLACE_M, self.views.region.cell_size_m) / self.model.feature_m))
-        grain = step * STRIDE
-        strip = max(grain, PLACES_AT_ONCE // max(1, seen.unary.shape[1]) // grain * grain)
-        pad = math.ceil(max(self.model.spec.rings_m) / self.model.feature_m) + 2
-        pad = math.ceil(pad / (step * STRIDE)) * step * STRIDE
-        found = []
-        for top in range(0, seen.unary.shape[0], strip):
-            height = min(strip, seen.unary.shape[0] - top)
-            first, side = max(0, top - pad), height + 2 * pad
-            inner = (top - first) // step, math.ceil(height / step)
-            logits = self._logits(photos, _strip(seen, first, side), step, (first, 0))
-            by_row = logits.logsumexp(0).unflatten(1, (-1, math.ceil(seen.unary.shape[1] / step)))
-            found.append(by_row[:, inner[0] : inner[0] + inner[1]])
-        return self._in_cells(torch.cat(found, 1).cpu(), step)
-
-    def _logits(
-        self, photos: Sequence[Shown], seen: MapFeatures, step: int, corner: tuple[int, int]
-    ) -> Tensor:
-        """(N, B, J) logits of each heading and place of a piece of the map whose first feature is
-        ``corner`` (row, column); unknown fields of view are averaged over.
+    def _everywhere(self, looks: Looks) -> Tensor:
+        """(B, H, W) log-likelihoods: of coarse places, each for the ground around it, and of ever
+        finer ones round the likeliest of them.
         """  # noqa: D205
-        place = self._place(seen, step, corner) if self.use_memory else None
-        kind = number_format("auto", home_of(self.model))
-        lattice = self.model.lattice(seen, step, (0, 0), place, kind)
-        fans, owner = self._fans(photos)
-        found = [self.model.compare(fan, lattice) for fan in fans]
+        step, share = (1, 1.0) if self.refined >= 1 else (self.coarse_step, self.refined)
+        rows, columns = (torch.arange(self._places(n, step)) for n in self.seen.unary.shape)
+        scores = self._at(looks, step, *_grid(rows, columns)).unflatten(1, (len(rows), -1))
+        while step > 1:
+            step //= 2
+            scores = self._closer(looks, scores, step, share)
+            share *= SHARE_OF_SHARE
+        return scores
+
+    def _closer(self, looks: Looks, above: Tensor, step: int, share: float) -> Tensor:
+        """Scores of places twice as dense as those above, computed for a share of the ground."""
+        height, width = (self._places(n, step) for n in self.seen.unary.shape)
+        chosen = above.flatten(1).topk(math.ceil(share * above[0].numel())).indices
+        opened = torch.zeros_like(above, dtype=torch.bool).flatten(1).scatter_(1, chosen, True)
+        scores, opened = (
+            one.repeat_interleave(2, 1).repeat_interleave(2, 2)[:, :height, :width]
+            for one in (above, opened.view_as(above))
+        )
+        for photo in range(looks.count):
+            at = opened[photo].nonzero(as_tuple=True)
+            scores[photo][at] = self._at(looks.only(photo), step, *at)[0]
+        return scores
+
+    @staticmethod
+    def _places(features: int, step: int) -> int:
+        """Places along a side of so many features."""
+        return math.ceil(features / step)
+
+    def _at(self, looks: Looks, step: int, rows: Tensor, columns: Tensor) -> Tensor:
+        """(B, J) log-likelihoods at places of a lattice, each in the middle of its ground."""
+        last_row, last_column = (most - 1 for most in self.seen.unary.shape)
+        rows = (rows * step + step // 2).clamp(max=last_row)
+        return self._heard(looks, rows, (columns * step + step // 2).clamp(max=last_column))
+
+    def _heard(self, looks: Looks, rows: Tensor, columns: Tensor) -> Tensor:
+        """(B, J) log-likelihood of places, whatever the heading."""
+        parts = zip(rows.split(PLACES_AT_ONCE), columns.split(PLACES_AT_ONCE), strict=True)
+        return torch.cat([self._logits(looks, *part).logsumexp(0) for part in parts], 1)
+
+    def _logits(self, looks: Looks, rows: Tensor, columns: Tensor) -> Tensor:
+        """(N, B, J) logits of each heading and place; unknown fields of view are averaged over."""
+        at = rows.to(home_of(self.model)), columns.to(home_of(self.model))
+        place = self._place(rows, columns) if self.use_memory else None
+        lattice = self.model.lattice_at(self.seen, self._means, *at, place)
+        found = [self.model.compare(fan, lattice) for fan in looks.fans]
         logits = torch.cat([m.float() * self.model.scale() + added for m, added in found], 1)
-        if owner.tolist() == list(range(len(photos))):
+        if looks.owner.tolist() == list(range(looks.count)):
             return logits
-        return torch.stack(
-            [
-                logits[:, owner == i].logsumexp(1) - math.log(int((owner == i).sum()))
-                for i in range(len(photos))
-            ],
-            1,
-        )
+        each = [logits[:, looks.owner == i] for i in range(looks.count)]
+        return torch.stack([one.logsumexp(1) - math.log(one.shape[1]) for one in each], 1)
 
-    def _place(self, seen: MapFeatures, step: int, corner: tuple[int, int]) -> Tensor:
-        """(J, 2) where the places of a piece lie in the region, 0..1."""
-        down, across = (
-            lattice_m(-(-size // step), first, step, self.model.feature_m)
-            for first, size in zip(corner, seen.unary.shape, strict=True)
-        )
-        east, south = torch.meshgrid(across, down, indexing="xy")
-        place = torch.stack([east.flatten(), south.flatten()], 1) / self._ground.extent_m
-        return place.float().to(home_of(self.model))
+    def _place(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """(J, 2) where places lie in the region, 0..1."""
+        metres = (torch.stack([columns, rows], 1) + 0.5) * self.model.feature_m
+        return (metres / self._ground.extent_m).float().to(home_of(self.model))
 
-    def _fans(self, photos: Sequence[Shown]) -> tuple[list[Fans], Tensor]:
-        """Fans of photos, each field of view that is possible, and whose each is."""
+    def _looks(self, photos: Sequence[Shown]) -> Looks:
+        """Photos encoded, with each field of view that is possible."""
         spec, device = self.model.spec, home_of(self.model)
         fans, owner = [], []
         for is_round in (False, True):
@@ -203,16 +201,13 @@ class MatchScorer(DenseScorer):
             pictures = as_tensor([photos[i].picture for i, _ in chosen], device)
             fans.append(self.model.encode_photos(pictures, weights.to(device)))
             owner += [i for i, _ in chosen]
-        order = torch.tensor(owner)
-        return fans, order
+        return Looks(tuple(fans), torch.tensor(owner), len(photos))
 
-    def _in_cells(self, places: Tensor, step: int) -> Floats:
-        """(B, rows, columns) of the lattice -> log-mean over each terminal cell's places."""
+    def _in_cells(self, places: Tensor) -> Floats:
+        """(B, H, W) of the features' places -> log-mean over each terminal cell's places."""
         region = self.views.region
         shape = region.grid_shape(region.zooms)
-        middles = [
-            np.asarray((np.arange(n) * step + 0.5) * STRIDE, np.float64) for n in places.shape[1:]
-        ]
+        middles = [np.asarray((np.arange(n) + 0.5) * STRIDE, np.float64) for n in places.shape[1:]]
         exact = self._ground.cells_of(middles[1], middles[0])
         cell_row, cell_column = (
             np.clip(np.floor(at).astype(np.int64), 0, most - 1)
@@ -238,53 +233,15 @@ class MatchScorer(DenseScorer):
         return LatLng(float(lat[0]), float(lng[0]))
 
 
-def _joined(parts: Sequence[MapFeatures], axis: int) -> MapFeatures:
-    """Pieces side by side (axis -1) or one below the other (-2)."""
-    wide = [part.wide for part in parts if part.wide is not None]
-    return MapFeatures(
-        torch.cat([part.features for part in parts], axis),
-        torch.cat([part.unary for part in parts], axis),
-        torch.cat(wide, axis) if wide else None,
-    )
+def _grid(rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of every crossing, row by row."""
+    return rows.repeat_interleave(len(columns)), columns.repeat(len(rows))
 
 
-def _part(seen: MapFeatures, rows: slice, columns: slice) -> MapFeatures:
-    """A rectangle of features; its edges lie on even numbers."""
-    coarse = [slice(v.start // STRIDE, -(-v.stop // STRIDE)) for v in (rows, columns)]
-    wide = None if seen.wide is None else seen.wide[:, coarse[0], coarse[1]]
-    return MapFeatures(seen.features[:, rows, columns], seen.unary[rows, columns], wide)
-
-
-def _without_edge(seen: MapFeatures, edge: int, most: int) -> MapFeatures:
-    """The inside of a chunk, at most so wide and high."""
-    height, width = seen.unary.shape
-    rows, columns = (slice(edge, min(edge + most, n - edge)) for n in (height, width))
-    return _part(seen, rows, columns)
-
-
-def _strip(seen: MapFeatures, first: int, count: int) -> MapFeatures:
-    """Some rows of features."""
-    height, width = seen.unary.shape
-    return _part(seen, slice(first, min(height, first + count)), slice(0, width))
-
-
-def _cut(seen: MapFeatures, top: int, left: int, side: int) -> MapFeatures:
-    """A square of features, zeros beyond the map; top, left and side are even."""
-
-    def one(of: Tensor, scale: int) -> Tensor:
-        out = of.new_zeros(*of.shape[:-2], side // scale, side // scale)
-        height, width = of.shape[-2:]
-        rows = range(max(0, top // scale), min(height, (top + side) // scale))
-        columns = range(max(0, left // scale), min(width, (left + side) // scale))
-        if len(rows) and len(columns):
-            inner = of[..., rows.start : rows.stop, columns.start : columns.stop]
-            down = slice(rows.start - top // scale, rows.stop - top // scale)
-            right = slice(columns.start - left // scale, columns.stop - left // scale)
-            out[..., down, right] = inner
-        return out
-
-    wide = None if seen.wide is None else one(seen.wide, STRIDE)
-    return MapFeatures(one(seen.features, 1), one(seen.unary, 1), wide)
+def _rows(fan: Fans, chosen: Tensor) -> Fans:
+    """Some rows of fans."""
+    whole = None if fan.whole is None else fan.whole[chosen]
+    return Fans(fan.features[chosen], fan.confidence[chosen], whole)
 
 
 def _mean_bearing(share: Tensor) -> tuple[float, float]:

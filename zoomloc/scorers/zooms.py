@@ -13,7 +13,7 @@ from zoomloc.model.precision import home_of
 from zoomloc.model.zoom import Steps, Views, ZoomModel
 from zoomloc.scorers.dense import log_softmax_over
 from zoomloc.scorers.shown import ENCODE_AT_ONCE, Shown, as_tensor, encoded_photos
-from zoomloc.world.cells import Cell
+from zoomloc.world.cells import Cell, LatLng
 
 
 @dataclass
@@ -61,6 +61,12 @@ class ZoomScorer:
     def leaves(self, state: Tensor) -> None:
         """The zoom transformer cannot score all terminal cells at once."""
         return None
+
+    def sharpened(
+        self, state: Tensor, photo: int, place: LatLng
+    ) -> tuple[LatLng, float | None, float | None]:
+        """Cells are all that is known."""
+        return place, None, None
 
     def _views(self, cells: Sequence[Cell | None]) -> Views:
         """Tokens of views, encoding those not seen before."""

@@ -294,7 +294,7 @@ class _Loop:
         drives: list[str] = []
         shares: list[float] = []
         for val in self.data.val:
-            scorer = scorer_of(self.state.averaged, val.views)
+            scorer = scorer_of(self.state.averaged, val.views, self.config.search)
             locator = Locator(scorer, self.config.model.photo_px, self.config.search, {})
             for query, found in locator.each(val.queries):
                 answers.append(locator.answer(query, found, {}))

@@ -18,18 +18,9 @@ from torch import Tensor
 from zoomloc.config import Config, MatchConfig
 from zoomloc.errors import ConfigError
 from zoomloc.ground import GroundMap, Window
-from zoomloc.model.match import (
-    POOLED,
-    STRIDE,
-    Fans,
-    MatchModel,
-    lattice_m,
-    look_of,
-    mean_over,
-    pooled_as,
-    region_loss,
-    slice_weights,
-)
+from zoomloc.model.correlation import region_loss
+from zoomloc.model.match import STRIDE, Fans, MatchModel, look_of
+from zoomloc.model.polar import POOLED, lattice_m, mean_over, pooled_as, slice_weights
 from zoomloc.model.precision import autocast, home_of, moved, number_format
 from zoomloc.training.augment import augment_photos, augment_views
 from zoomloc.training.dataset import Ground, channels_first
