@@ -8,11 +8,20 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from zoomloc.model.correlation import correlate, region_loss
 from zoomloc.model.encoders import EncoderSpec
 from zoomloc.model.match import Fans, Lattice, MatchModel, MatchSpec
-from zoomloc.model.polar import bins_at, fan_size, lattice_m, means_of, polar_bins, slice_weights
+from zoomloc.model.polar import (
+    Means,
+    bins_at,
+    fan_size,
+    lattice_m,
+    means_of,
+    polar_bins,
+    slice_weights,
+)
 from zoomloc.training.matches import Pose, in_picture, on_ground, posed, round_photos
 
 SPEC = MatchSpec(
@@ -66,7 +75,9 @@ def test_any_places_are_read_as_the_lattice_is():
     features = torch.randn(4, 20, 24)
     every = polar_bins(features, SPEC.rings, 1, (0, 0))
     rows, columns = torch.tensor([0, 19, 7, 7]), torch.tensor([23, 0, 11, 11])
-    found = bins_at(means_of(features, SPEC.rings), SPEC.rings, rows, columns)
+    pad = SPEC.rings.pad
+    maps = [F.pad(m, (0, 0, pad, pad, pad, pad)) for m in means_of(features)]
+    found = bins_at(Means(tuple(maps), pad), SPEC.rings, rows, columns)
     torch.testing.assert_close(found, every[:, :, rows * 24 + columns])
 
 

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zoomloc.model.correlation import correlate
 from zoomloc.model.encoders import EncoderSpec, PhotoTokens, build_encoder, check_pictures
 from zoomloc.model.place import PlaceEmbedding
-from zoomloc.model.polar import Means, Rings, bins_at, means_of, polar_bins
+from zoomloc.model.polar import Means, Rings, bins_at, polar_bins
 
 LAYERS = 3  # buildings, trees, paved ground: known of synthetic towns only
 STRIDE = 2  # of the map's features against its picture
@@ -55,6 +55,17 @@ class MapFeatures:
     """  # noqa: D205
 
     features: Tensor
+    unary: Tensor
+    wide: Tensor | None
+
+
+@dataclass(frozen=True)
+class MapIndex:
+    """What the map shows, ready to be read round any place: the means of its features, how likely
+    a photo is (H, W), and vectors (H/2, W/2, E) or None.
+    """  # noqa: D205
+
+    means: Means
     unary: Tensor
     wide: Tensor | None
 
@@ -148,24 +159,15 @@ class MatchModel(nn.Module):
         wide = seen.wide[:, rows][:, :, columns].flatten(1).T
         return Lattice(bins, unary.flatten(), self._placed(wide, place))
 
-    def means(self, seen: MapFeatures, kind: torch.dtype = torch.float32) -> Means:
-        """What ``lattice_at`` reads bins from, once for a map."""
-        return means_of(seen.features.to(kind), self.spec.rings)
-
     def lattice_at(
-        self,
-        seen: MapFeatures,
-        means: Means,
-        rows: Tensor,
-        columns: Tensor,
-        place: Tensor | None = None,
+        self, index: MapIndex, rows: Tensor, columns: Tensor, place: Tensor | None = None
     ) -> Lattice:
         """Any places (J,), by row and column of the map's features."""
-        bins = bins_at(means, self.spec.rings, rows, columns)
-        unary = seen.unary[rows, columns]
-        if seen.wide is None:
+        bins = bins_at(index.means, self.spec.rings, rows, columns)
+        unary = index.unary[rows, columns]
+        if index.wide is None:
             return Lattice(bins, unary, None)
-        wide = seen.wide[:, rows // STRIDE, columns // STRIDE].T
+        wide = index.wide[rows // STRIDE, columns // STRIDE].float()
         return Lattice(bins, unary, self._placed(wide, place))
 
     def _placed(self, wide: Tensor, place: Tensor | None) -> Tensor:

@@ -108,14 +108,16 @@ class Means(NamedTuple):
     pad: int
 
 
-def means_of(features: Tensor, rings: Rings) -> Means:
-    """Features (C, H, W) -> what ``bins_at`` reads."""
-    maps = tuple(m.permute(1, 2, 0).contiguous() for m in _padded(features, rings))
-    return Means(maps, rings.pad)
+def means_of(features: Tensor) -> list[Tensor]:
+    """Features (C, H, W) -> each of POOLED as (H, W, C), not yet padded."""
+    return [mean_over(features, width).permute(1, 2, 0) for _, width in POOLED]
 
 
 def bins_at(means: Means, rings: Rings, rows: Tensor, columns: Tensor) -> Tensor:
-    """Bins (N, Z * C, J) round any places (J,), the same as ``polar_bins`` has there."""
+    """Bins (N, Z * C, J) round any places (J,), the same as ``polar_bins`` has there.
+
+    They come in the number format of the means.
+    """
     offsets = rings.offsets()
     channels = means.maps[0].shape[2]
     found = means.maps[0].new_empty(len(offsets), len(rows), channels)

@@ -5,7 +5,7 @@ of the map.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -15,9 +15,9 @@ from torch import Tensor
 
 from zoomloc.ground import GroundMap
 from zoomloc.index import RegionViews
-from zoomloc.model.match import STRIDE, Fans, MapFeatures, MatchModel
-from zoomloc.model.polar import Means, fan_size, slice_weights
-from zoomloc.model.precision import home_of, number_format
+from zoomloc.model.match import STRIDE, Fans, MapIndex, MatchModel
+from zoomloc.model.polar import fan_size, slice_weights
+from zoomloc.model.precision import home_of
 from zoomloc.scorers.dense import DenseScorer, DenseState, summed_up
 from zoomloc.scorers.mapped import encode_region
 from zoomloc.scorers.shown import Shown, as_tensor
@@ -63,13 +63,14 @@ class MatchScorer(DenseScorer):
     """A MatchModel over a region; the map is encoded once.
 
     ``refined``: the share of the coarse places that are looked at finely; 1 leaves nothing to
-    chance.
+    chance. ``kept`` opens an index of the map that was made before.
     """
 
     model: MatchModel
     views: RegionViews
     use_memory: bool = False
     refined: float = REFINED
+    kept: Callable[[], MapIndex | None] | None = None
     _ground: GroundMap = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -93,7 +94,7 @@ class MatchScorer(DenseScorer):
         around = torch.arange(-reach, reach + 1)
         rows, columns = (
             (around + math.floor(at)).clamp(0, most - 1).unique()
-            for at, most in zip(px[::-1], self.seen.unary.shape, strict=True)
+            for at, most in zip(px[::-1], self.index.unary.shape, strict=True)
         )
         logits = self._logits(looks, *_grid(rows, columns))[:, 0].unflatten(1, (len(rows), -1))
         best = divmod(int(logits.logsumexp(0).argmax()), len(columns))
@@ -105,16 +106,10 @@ class MatchScorer(DenseScorer):
         return self._latlng(east * STRIDE, south * STRIDE), *_mean_bearing(share.sum((1, 2)))
 
     @cached_property
-    def seen(self) -> MapFeatures:
-        """What the map shows, all over the region."""
-        with torch.inference_mode():
-            return encode_region(self.model, self._ground)
-
-    @cached_property
-    def _means(self) -> Means:
-        with torch.inference_mode():
-            kind = number_format("auto", home_of(self.model))
-            return self.model.means(self.seen, kind)
+    def index(self) -> MapIndex:
+        """The map's side: the one kept on disk if there is one, else made now."""
+        found = self.kept() if self.kept is not None else None
+        return encode_region(self.model, self._ground) if found is None else found
 
     @property
     def coarse_step(self) -> int:
@@ -126,7 +121,7 @@ class MatchScorer(DenseScorer):
         finer ones round the likeliest of them.
         """  # noqa: D205
         step, share = (1, 1.0) if self.refined >= 1 else (self.coarse_step, self.refined)
-        rows, columns = (torch.arange(self._places(n, step)) for n in self.seen.unary.shape)
+        rows, columns = (torch.arange(self._places(n, step)) for n in self.index.unary.shape)
         scores = self._at(looks, step, *_grid(rows, columns)).unflatten(1, (len(rows), -1))
         while step > 1:
             step //= 2
@@ -136,7 +131,7 @@ class MatchScorer(DenseScorer):
 
     def _closer(self, looks: Looks, above: Tensor, step: int, share: float) -> Tensor:
         """Scores of places twice as dense as those above, computed for a share of the ground."""
-        height, width = (self._places(n, step) for n in self.seen.unary.shape)
+        height, width = (self._places(n, step) for n in self.index.unary.shape)
         chosen = above.flatten(1).topk(math.ceil(share * above[0].numel())).indices
         opened = torch.zeros_like(above, dtype=torch.bool).flatten(1).scatter_(1, chosen, True)
         scores, opened = (
@@ -155,7 +150,7 @@ class MatchScorer(DenseScorer):
 
     def _at(self, looks: Looks, step: int, rows: Tensor, columns: Tensor) -> Tensor:
         """(B, J) log-likelihoods at places of a lattice, each in the middle of its ground."""
-        last_row, last_column = (most - 1 for most in self.seen.unary.shape)
+        last_row, last_column = (most - 1 for most in self.index.unary.shape)
         rows = (rows * step + step // 2).clamp(max=last_row)
         return self._heard(looks, rows, (columns * step + step // 2).clamp(max=last_column))
 
@@ -168,7 +163,7 @@ class MatchScorer(DenseScorer):
         """(N, B, J) logits of each heading and place; unknown fields of view are averaged over."""
         at = rows.to(home_of(self.model)), columns.to(home_of(self.model))
         place = self._place(rows, columns) if self.use_memory else None
-        lattice = self.model.lattice_at(self.seen, self._means, *at, place)
+        lattice = self.model.lattice_at(self.index, *at, place)
         found = [self.model.compare(fan, lattice) for fan in looks.fans]
         logits = torch.cat([m.float() * self.model.scale() + added for m, added in found], 1)
         if looks.owner.tolist() == list(range(looks.count)):
