@@ -17,7 +17,7 @@ from zoomloc.checkpoint import Explained, best_checkpoint, load_explained, load_
 from zoomloc.config import Config, SearchConfig
 from zoomloc.errors import CheckpointError, RegionError
 from zoomloc.index import RegionViews
-from zoomloc.scorers import scorer_of, searching
+from zoomloc.scorers import scorer_of, searching, with_index
 from zoomloc.scorers.shown import Shown
 from zoomloc.world.answers import Answer, Candidate
 from zoomloc.world.cells import LatLng, distance_m
@@ -101,8 +101,9 @@ class Locator:
             "config": config_hash(explained.config),
             "imagery_date": str(views.pyramid.metadata.get("capture_date") or ""),
         }
+        scorer = scorer_of(model, views, explained.config.search, use_place=at_home)
         return cls(
-            scorer_of(model, views, explained.config.search, use_place=at_home),
+            with_index(scorer, folder, made_by),
             explained.config.model.photo_px,
             explained.config.search,
             made_by,

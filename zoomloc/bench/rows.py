@@ -216,6 +216,14 @@ class _Moment(_Strict):
     r_at_50m: _Rate
 
 
+class _Right(_Strict):
+    """How exact the answers within 50 m are."""
+
+    n: _Count
+    median_error_m: Annotated[float, Field(ge=0)] | None
+    median_bearing_off_deg: Annotated[float, Field(ge=0, le=180)] | None
+
+
 class _Searched(_Strict):
     area: _Rate
     recall: _Rate
@@ -241,6 +249,7 @@ class _Details(BaseModel):
     grouped_by: str = ""
     probability: list[_Rate] = []
     area_recall: list[_Searched] = []
+    right: _Right | None = None
     photos_hash: Annotated[str, Field(pattern="^[0-9a-f]{8,64}$")] = ""
     chance: dict[str, _Rate] = {}
 

@@ -5,6 +5,7 @@ that rows may be compared photo by photo.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,12 +19,13 @@ from zoomloc.bench.rows import whole_metres
 from zoomloc.evaluate import as_dict, error_report
 from zoomloc.locator import Locator, Query
 from zoomloc.world.answers import Answer
-from zoomloc.world.cells import LatLng, cell_of_quadkey, distance_m
+from zoomloc.world.cells import Floats, LatLng, cell_of_quadkey, distance_m
 from zoomloc.world.photos import Photo, read_photos
 from zoomloc.world.region import Region
 from zoomloc.world.roads import road_points
 
 AT_ONCE = 128
+RIGHT_M = 50.0
 AREAS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # shares of a region
 
 
@@ -35,6 +37,7 @@ class Scores:
     centres_m: list[float] = field(default_factory=list)  # errors of the paper's own answer
     areas: list[float] = field(default_factory=list)  # share searched before the truth is met
     held: list[list[bool]] = field(default_factory=list)  # after each zoom, still right
+    bearing_off_deg: list[float] = field(default_factory=list)  # NaN where unknown
 
 
 def test_photos(places: Sequence[Path]) -> list[list[Photo]]:
@@ -61,6 +64,7 @@ def _score_some(locator: Locator, photos: Sequence[Photo], centre: bool, scores:
         scores.answers.append(replace(answer, posterior=()))
         scores.areas.append(found.posterior.searched_share(photo.truth))
         scores.held.append(_held(locator.region, answer, photo.truth))
+        scores.bearing_off_deg.append(_bearing_off(answer.bearing_deg, photo.true_bearing_deg))
     if centre:
         paths = greedy_paths(locator.scorer, pictures, locator.scorer.views.coverage)
         scores.centres_m += [
@@ -75,6 +79,13 @@ def _held(region: Region, answer: Answer, truth: LatLng) -> list[bool]:
     return [a == b for a, b in zip(path, region.path(truth), strict=True)][1:]
 
 
+def _bearing_off(found_deg: float | None, true_deg: float | None) -> float:
+    """Degrees between two bearings, the short way round."""
+    if found_deg is None or true_deg is None:
+        return math.nan
+    return abs((found_deg - true_deg + 180) % 360 - 180)
+
+
 def figures(scores: Scores, groups: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(metrics, details) of a row, without what is known of the training."""
     errors = [float(answer.error_m or 0.0) for answer in scores.answers]
@@ -87,6 +98,20 @@ def figures(scores: Scores, groups: Sequence[int]) -> tuple[dict[str, Any], dict
         "probability": [round(min(1.0, a.probability), 2) for a in scores.answers],
         "area_recall": [{"area": a, "recall": round(float((areas <= a).mean()), 4)} for a in AREAS],
         "zoom_accuracy": [round(v, 4) for v in deep.mean(axis=0).tolist()],
+        "right": _where_right(np.array(errors), np.array(scores.bearing_off_deg)),
+    }
+
+
+def _where_right(errors_m: Floats, bearing_off_deg: Floats) -> dict[str, Any]:
+    """How exact the answers within RIGHT_M are."""
+    right = errors_m <= RIGHT_M
+    known = right & np.isfinite(bearing_off_deg)
+    return {
+        "n": int(right.sum()),
+        "median_error_m": round(float(np.median(errors_m[right])), 2) if right.any() else None,
+        "median_bearing_off_deg": (
+            round(float(np.median(bearing_off_deg[known])), 2) if known.any() else None
+        ),
     }
 
 

@@ -115,7 +115,21 @@ def _part(section: Section) -> str:
         cells = (entrant, *_recalls(rows), *_facts(rows, most))
         last = "best baseline" if entrant == baseline else _points(differences.get(entrant), rows)
         lines.append(_line((*cells, last)))
-    return "\n".join([*lines, "", _reading(section, baseline, differences), ""])
+    return "\n".join([*lines, "", _reading(section, baseline, differences), *_exact(section), ""])
+
+
+def _exact(section: Section) -> list[str]:
+    """How exact place and heading are where an answer is right, for those that know a heading."""
+    told = []
+    for entrant, rows in section.entrants.items():
+        found = [row.details.get("right") or {} for row in rows]
+        if all(f.get("median_bearing_off_deg") is not None for f in found):
+            metres, degrees = (
+                float(np.mean([f[key] for f in found]))
+                for key in ("median_error_m", "median_bearing_off_deg")
+            )
+            told.append(f"{entrant} {metres:.1f} m and {degrees:.1f} degrees of heading")
+    return [f"Median errors where within 50 m: {'; '.join(told)}."] if told else []
 
 
 def _line(cells: Iterable[str]) -> str:

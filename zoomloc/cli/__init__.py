@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from zoomloc import __version__
+from zoomloc.cli.bench_verbs import app as bench_app
 from zoomloc.cli.screen import Screen
 from zoomloc.config import Config, load_config, parse_config
 from zoomloc.errors import ConfigError, ZoomlocError
@@ -236,6 +237,20 @@ def train(
 
 
 @app.command()
+def index(
+    region: Annotated[
+        Path, typer.Argument(metavar="REGION", help="Folder with region.json and imagery.pmtiles.")
+    ],
+    run: Run,
+    quiet: Quiet = False,
+) -> None:
+    """Encode a region's map once, so that locating in it starts at once."""
+    from zoomloc.cli import steps
+
+    steps.index_region(region, run, Screen(quiet))
+
+
+@app.command()
 def evaluate(
     run: Run,
     json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
@@ -329,76 +344,4 @@ def _name(configs: list[str] | None, config: Config, folder: Path) -> str:
     return config.name if configs else folder.resolve().name
 
 
-_bench = typer.Typer(no_args_is_help=True, help="Measure: entrants side by side.")
-app.add_typer(_bench, name="bench")
-
-
-@_bench.command("accuracy")
-def bench_accuracy(
-    preset: Annotated[str, typer.Option("--preset", help="smoke, small or full.")] = "small",
-    minutes: Annotated[
-        float | None, typer.Option("--minutes", min=0.01, help="Process time of each training.")
-    ] = None,
-    seeds: Annotated[int | None, typer.Option("--seeds", min=1, help="Trainings of each.")] = None,
-    protocols: Annotated[
-        str, typer.Option("--protocols", help="Comma-separated; trial is another one.")
-    ] = "same-area,unseen-town,rendered-ground",
-    entrants: Annotated[
-        str, typer.Option("--entrants", help="Comma-separated; all unless given.")
-    ] = "",
-    town_seeds: Annotated[
-        str | None, typer.Option("--town-seeds", metavar="A-B", help="Seeds of the towns.")
-    ] = None,
-    out: Annotated[
-        Path, typer.Option("--out", help="Folder of benchmark.json, table and plots.")
-    ] = Path("runs/bench"),
-    work: Annotated[Path, typer.Option("--work", help="Folder of towns and runs.")] = Path(
-        "data/bench"
-    ),
-    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Trainings at a time.")] = 2,
-    quiet: Quiet = False,
-) -> None:
-    """Train the entrants for the same process time and compare them on the same photos."""
-    from zoomloc.cli.bench import run_accuracy
-
-    run_accuracy(
-        preset,
-        _listed(protocols),
-        _listed(entrants),
-        minutes,
-        seeds,
-        _first_last(town_seeds),
-        out,
-        work,
-        jobs,
-        Screen(quiet),
-    )
-
-
-@_bench.command("leaks")
-def bench_leaks(
-    preset: Annotated[str, typer.Option("--preset", help="smoke, small or full.")] = "small",
-    out: Annotated[Path, typer.Option("--out", help="Folder for leaks.md.")] = Path("runs/bench"),
-    work: Annotated[Path, typer.Option("--work", help="Folder of towns and runs.")] = Path(
-        "data/bench"
-    ),
-    most: Annotated[int, typer.Option("--most", min=1, help="Photos of each run.")] = 1000,
-) -> None:
-    """Shift, recolour and recode the map under trained entrants: recall must hardly move."""
-    from zoomloc.cli.bench import run_leaks
-
-    run_leaks(preset, out, work, most, Screen())
-
-
-def _listed(text: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def _first_last(text: str | None) -> tuple[int, int] | None:
-    """``101-134`` as two numbers. Raises ConfigError."""
-    if text is None:
-        return None
-    first, dash, last = text.partition("-")
-    if not (first.isdigit() and (last.isdigit() or not dash)):
-        raise ConfigError(f"--town-seeds {text}: give the first and the last, as 101-134")
-    return int(first), int(last or first)
+app.add_typer(bench_app, name="bench")

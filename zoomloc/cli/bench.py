@@ -65,6 +65,27 @@ def write_readings(out: Path, screen: Screen) -> None:
     screen.step("bench", f"{len(rows)} rows, table and {len(plots)} plots -> {out}")
 
 
+def run_search(
+    run: Path,
+    preset: str,
+    town_seeds: tuple[int, int] | None,
+    out: Path,
+    work: Path,
+    screen: Screen,
+) -> None:
+    """Compare ways to search with a trained match in the test towns of unseen-town."""
+    from zoomloc.bench.protocols import PRESETS, folder_of, trials
+    from zoomloc.bench.searching import compare_searches, markdown
+
+    (trial,) = trials(PRESETS[preset], ("unseen-town",), None, 1, town_seeds)
+    plans = trial.tests["unseen-town"]
+    for plan in plans:
+        build_place(plan, folder_of(work, plan), 2, screen)
+    found = compare_searches(run, [folder_of(work, plan) for plan in plans])
+    write_text(out / "search.md", markdown(found))
+    screen.result(markdown(found))
+
+
 def build_place(plan: "Plan", folder: Path, workers: int, screen: Screen) -> None:
     """A town or a real place as a region folder; one that is whole is left as it is."""
     from zoomloc.bench.protocols import TownPlan

@@ -234,6 +234,35 @@ def evaluate_split(
     return report
 
 
+def index_region(region: Path, run: Path, screen: Screen) -> None:
+    """Make or renew the index of a region for a run. Raises ConfigError for other models."""
+    from zoomloc.locator import Locator
+    from zoomloc.scorers.mapped import build_index, folder_of
+    from zoomloc.scorers.matches import MatchScorer
+
+    locator = Locator.load(run, region)
+    scorer, made_by = locator.scorer, locator.made_by
+    if not isinstance(scorer, MatchScorer):
+        raise ConfigError(
+            f"run {run}: only a match has an index; this model encodes what it meets on the way, "
+            "so locate can be used at once"
+        )
+    folder = folder_of(region, made_by["checkpoint"])
+    with screen.bar("index", "chunks") as tick:
+        built = build_index(
+            scorer.model,
+            scorer.ground,
+            folder,
+            made_by["checkpoint"],
+            made_by["imagery"],
+            tick,
+        )
+    size_mb = sum(file.stat().st_size for file in folder.iterdir()) / 1e6
+    screen.step(
+        "index", f"{built.encoded} of {built.chunks} chunks encoded, {size_mb:.0f} MB -> {folder}"
+    )
+
+
 def chance_pool(folder: Path, table: Path) -> Any:
     """Road points of the region, or places of its training photos where it has no roads."""
     from zoomloc.evaluate import Pool

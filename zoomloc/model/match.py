@@ -160,10 +160,15 @@ class MatchModel(nn.Module):
         return Lattice(bins, unary.flatten(), self._placed(wide, place))
 
     def lattice_at(
-        self, index: MapIndex, rows: Tensor, columns: Tensor, place: Tensor | None = None
+        self,
+        index: MapIndex,
+        rows: Tensor,
+        columns: Tensor,
+        place: Tensor | None = None,
+        kind: torch.dtype = torch.float32,
     ) -> Lattice:
         """Any places (J,), by row and column of the map's features."""
-        bins = bins_at(index.means, self.spec.rings, rows, columns)
+        bins = bins_at(index.means, self.spec.rings, rows, columns).to(kind)
         unary = index.unary[rows, columns]
         if index.wide is None:
             return Lattice(bins, unary, None)

@@ -5,15 +5,17 @@ nothing of photos as files, of search or of answers.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from zoomloc.config import SearchConfig
 from zoomloc.index import RegionViews
-from zoomloc.model.match import MatchModel
+from zoomloc.model.match import MapIndex, MatchModel
 from zoomloc.model.towers import Towers
 from zoomloc.model.zoom import ZoomModel
+from zoomloc.scorers.mapped import folder_of, open_index
 from zoomloc.scorers.matches import MatchScorer
 from zoomloc.scorers.towers import TowersScorer
 from zoomloc.scorers.zooms import ZoomScorer
@@ -29,6 +31,19 @@ def scorer_of(
         return MatchScorer(model, views, use_place and model.spec.memory, search.refined)
     assert isinstance(model, ZoomModel)
     return ZoomScorer(model, views, use_place and model.spec.place)
+
+
+def with_index(scorer: Any, region: Path, made_by: dict[str, str]) -> Any:
+    """The scorer, reading the region's index where there is one of this checkpoint and imagery."""
+    if not isinstance(scorer, MatchScorer):
+        return scorer
+    checkpoint, imagery = made_by["checkpoint"], made_by["imagery"]
+    folder = folder_of(region, checkpoint)
+
+    def kept() -> MapIndex | None:
+        return open_index(scorer.model, scorer.ground, folder, checkpoint, imagery)
+
+    return replace(scorer, kept=kept)
 
 
 def searching(scorer: Any, search: SearchConfig) -> Any:

@@ -71,8 +71,9 @@ def build_index(
     shapes = _shapes(model, ground)
     about = {"checkpoint": checkpoint, "shape": [*shapes["unary"]]}
     known = _known(folder, about)
-    arrays = _opened(folder, shapes, fresh=known is None)
-    if known is None:
+    arrays = _opened(folder, shapes) if known is not None else None
+    if known is None or arrays is None:
+        arrays = _created(folder, shapes)
         look = dict(zip(("mean", "deviation"), _look(ground), strict=True))
         known = about | {k: v.flatten().tolist() for k, v in look.items()} | {"chunks": {}}
     mean, deviation = (torch.tensor(known[k])[:, None, None] for k in ("mean", "deviation"))
@@ -103,7 +104,10 @@ def open_index(
     known = _known(folder, {"checkpoint": checkpoint, "shape": [*shapes["unary"]]})
     if known is None or known["imagery"] != imagery:
         return None
-    arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in shapes}
+    try:
+        arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in shapes}
+    except (OSError, ValueError):  # damaged: the map is encoded anew
+        return None
     return _index({name: torch.from_numpy(array) for name, array in arrays.items()}, model)
 
 
@@ -121,19 +125,28 @@ def _written(folder: Path, known: dict[str, Any], imagery: str) -> None:
 
 
 def _opened(
-    folder: Path, shapes: dict[str, tuple[int, ...]], fresh: bool
-) -> dict[str, np.memmap[Any, Any]]:
-    """The arrays of an index, to be written; those of old are thrown away where ``fresh``."""
+    folder: Path, shapes: dict[str, tuple[int, ...]]
+) -> dict[str, np.memmap[Any, Any]] | None:
+    """The arrays of an index, to be written on; None where they are damaged."""
+    try:
+        for name in shapes:
+            np.load(folder / f"{name}.npy", mmap_mode="r")  # to write would lengthen a short file
+        return {name: np.load(folder / f"{name}.npy", mmap_mode="r+") for name in shapes}
+    except (OSError, ValueError):
+        return None
+
+
+def _created(folder: Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.memmap[Any, Any]]:
+    """New arrays of zeros; what there was of an index is thrown away."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            (folder / "index.json").unlink(missing_ok=True)
+        (folder / "index.json").unlink(missing_ok=True)
         return {
             name: np.lib.format.open_memmap(
                 folder / f"{name}.npy",
-                mode="w+" if fresh else "r+",
+                mode="w+",
                 dtype=np.float32 if name == "unary" else np.float16,
-                shape=shape if fresh else None,
+                shape=shape,
             )
             for name, shape in shapes.items()
         }

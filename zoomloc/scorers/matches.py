@@ -6,7 +6,7 @@ of the map.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -17,7 +17,7 @@ from zoomloc.ground import GroundMap
 from zoomloc.index import RegionViews
 from zoomloc.model.match import STRIDE, Fans, MapIndex, MatchModel
 from zoomloc.model.polar import fan_size, slice_weights
-from zoomloc.model.precision import home_of
+from zoomloc.model.precision import home_of, number_format
 from zoomloc.scorers.dense import DenseScorer, DenseState, summed_up
 from zoomloc.scorers.mapped import encode_region
 from zoomloc.scorers.shown import Shown, as_tensor
@@ -71,10 +71,12 @@ class MatchScorer(DenseScorer):
     use_memory: bool = False
     refined: float = REFINED
     kept: Callable[[], MapIndex | None] | None = None
-    _ground: GroundMap = field(init=False, repr=False)
+    products: int = 0  # multiply-adds of all comparisons so far
 
-    def __post_init__(self) -> None:
-        self._ground = GroundMap(self.views, self.model.spec.gsd_m)
+    @cached_property
+    def ground(self) -> GroundMap:
+        """The region's map as one picture."""
+        return GroundMap(self.views, self.model.spec.gsd_m)
 
     @torch.inference_mode()
     def start(self, photos: Sequence[Shown]) -> MatchState:
@@ -89,7 +91,7 @@ class MatchScorer(DenseScorer):
     ) -> tuple[LatLng, float, float]:
         """A place near ``place`` that fits best, the bearing there and its spread, in degrees."""
         looks = state.looks[photo // AT_ONCE].only(photo % AT_ONCE)
-        px = self._ground.px_of(np.array([place.lat]), np.array([place.lng]))[0] / STRIDE
+        px = self.ground.px_of(np.array([place.lat]), np.array([place.lng]))[0] / STRIDE
         reach = math.ceil(SHARPEN_M / self.model.feature_m)
         around = torch.arange(-reach, reach + 1)
         rows, columns = (
@@ -109,7 +111,7 @@ class MatchScorer(DenseScorer):
     def index(self) -> MapIndex:
         """The map's side: the one kept on disk if there is one, else made now."""
         found = self.kept() if self.kept is not None else None
-        return encode_region(self.model, self._ground) if found is None else found
+        return encode_region(self.model, self.ground) if found is None else found
 
     @property
     def coarse_step(self) -> int:
@@ -163,7 +165,10 @@ class MatchScorer(DenseScorer):
         """(N, B, J) logits of each heading and place; unknown fields of view are averaged over."""
         at = rows.to(home_of(self.model)), columns.to(home_of(self.model))
         place = self._place(rows, columns) if self.use_memory else None
-        lattice = self.model.lattice_at(self.index, *at, place)
+        kind = number_format("auto", at[0].device)
+        lattice = self.model.lattice_at(self.index, *at, place, kind)
+        size = sum(fan.features.numel() for fan in looks.fans)
+        self.products += len(lattice.bins) * size * len(rows)
         found = [self.model.compare(fan, lattice) for fan in looks.fans]
         logits = torch.cat([m.float() * self.model.scale() + added for m, added in found], 1)
         if looks.owner.tolist() == list(range(looks.count)):
@@ -174,7 +179,7 @@ class MatchScorer(DenseScorer):
     def _place(self, rows: Tensor, columns: Tensor) -> Tensor:
         """(J, 2) where places lie in the region, 0..1."""
         metres = (torch.stack([columns, rows], 1) + 0.5) * self.model.feature_m
-        return (metres / self._ground.extent_m).float().to(home_of(self.model))
+        return (metres / self.ground.extent_m).float().to(home_of(self.model))
 
     def _looks(self, photos: Sequence[Shown]) -> Looks:
         """Photos encoded, with each field of view that is possible."""
@@ -203,7 +208,7 @@ class MatchScorer(DenseScorer):
         region = self.views.region
         shape = region.grid_shape(region.zooms)
         middles = [np.asarray((np.arange(n) + 0.5) * STRIDE, np.float64) for n in places.shape[1:]]
-        exact = self._ground.cells_of(middles[1], middles[0])
+        exact = self.ground.cells_of(middles[1], middles[0])
         cell_row, cell_column = (
             np.clip(np.floor(at).astype(np.int64), 0, most - 1)
             for at, most in zip(exact, shape, strict=True)
@@ -223,7 +228,7 @@ class MatchScorer(DenseScorer):
         return np.asarray(scores, np.float64)
 
     def _latlng(self, column_px: float, row_px: float) -> LatLng:
-        row, column = self._ground.cells_of(np.array([column_px]), np.array([row_px]))
+        row, column = self.ground.cells_of(np.array([column_px]), np.array([row_px]))
         lat, lng = self.views.region.leaf_places(column, row)
         return LatLng(float(lat[0]), float(lng[0]))
 
