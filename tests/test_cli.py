@@ -319,3 +319,45 @@ def test_stopping_says_how_to_go_on(painted, tmp_path):
     )
     assert done.returncode == 130
     assert "the same command goes on" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.fixture(scope="module")
+def match_run(painted, tmp_path_factory):
+    """A match trained by the command itself, for a moment."""
+    folder = tmp_path_factory.mktemp("cli-match") / "run"
+    sets = [
+        "model.photo_px=[48,24]",
+        "model.photo_encoder.channels=[8,8,16]",
+        "model.match.map_channels=[8,8,16]",
+        "model.match.width=16",
+        "train.batch=8",
+        "train.steps=3",
+        "train.val_photos=4",
+        f"data={painted}",
+    ]
+    command = [sys.executable, "-m", "zoomloc", "train", "demo", "models/match", "--quiet"]
+    words = (w for s in sets for w in ("--set", s))
+    subprocess.run([*command, "--run", str(folder), *words], check=True)
+    return folder
+
+
+def test_an_index_is_made_once_and_then_used(zoomloc, match_run, painted, tmp_path):
+    region = tmp_path / "town"
+    region.mkdir()
+    for name in ("region.json", "imagery.pmtiles"):
+        shutil.copyfile(painted / name, region / name)
+    photo = painted / "photos" / "d9" / "000.jpg"
+    _, plain, _ = zoomloc("locate", photo, "--run", match_run, "--region", region, "--json")
+    code, out, err = zoomloc("index", region, "--run", match_run)
+    assert code == 0 and "chunks encoded" in out, err
+    assert "0 of" in zoomloc("index", region, "--run", match_run)[1]
+    code, kept, _ = zoomloc("locate", photo, "--run", match_run, "--region", region, "--json")
+    first, second = (json.loads(text) for text in (plain, kept))
+    assert code == 0
+    assert (first["lat"], first["lng"]) == pytest.approx((second["lat"], second["lng"]), abs=1e-5)
+    code, out, _ = zoomloc("info", *region.glob("index-*"))
+    assert code == 0 and "index" in out
+
+
+def test_only_a_match_has_an_index(zoomloc, run_folder, painted):
+    refused(zoomloc("index", painted, "--run", run_folder), "only a match has an index")

@@ -47,8 +47,11 @@ def _folder(path: Path) -> list[str]:
             *_json(path / "region.json"),
             *_pyramid(path / "imagery.pmtiles"),
         ]
+    if (path / "index.json").is_file():
+        return _json(path / "index.json")
     raise ConfigError(
-        f"{path}: neither a run (checkpoint-best.safetensors) nor a region folder (region.json)"
+        f"{path}: neither a run (checkpoint-best.safetensors), a region folder (region.json) nor "
+        "an index (index.json)"
     )
 
 
@@ -155,6 +158,13 @@ def _json(path: Path) -> list[str]:
         ]
     if schema.startswith("zoomloc/checkpoint"):
         return _checkpoint(path.with_suffix(".safetensors"))
+    if schema.startswith("zoomloc/index"):
+        height, width = data["shape"]
+        state = f"imagery {data['imagery']}" if data["imagery"] else "not finished"
+        return [
+            f"index of a region's map, {width} x {height} features in {len(data['chunks'])} chunks",
+            f"  checkpoint {data['checkpoint']}, {state}",
+        ]
     raise ConfigError(f"{path}: JSON of another kind (schema {schema!r})")
 
 
