@@ -1,6 +1,6 @@
 """Text in Pillow's own font: in letters that it has, in lines that fit.
 
-Knows nothing of what is written. The font (Aileron, Latin without accents) comes with Pillow, so
+Knows nothing of pictures. The font (Aileron, Latin without accents) comes with Pillow, so
 that a picture looks the same on every machine.
 """
 
@@ -8,6 +8,8 @@ import unicodedata
 from collections.abc import Iterator
 
 from PIL import ImageFont
+
+from zoomloc.world.region import Region
 
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
@@ -39,6 +41,19 @@ def wrapped(text: str, font: Font, room_px: float) -> list[str]:
             else:
                 lines.append(part)
     return [line for line in lines if line]
+
+
+def metres(length_m: float) -> str:
+    """A length with its unit, as exact as a reader needs it."""
+    if length_m >= 995:
+        return f"{length_m / 1000:.1f} km" if length_m < 9950 else f"{length_m / 1000:,.0f} km"
+    return f"{length_m:.0f} m" if length_m >= 1.95 else f"{length_m:.1f} m"
+
+
+def credits_of(region: Region) -> str:
+    """Attribution and licence in letters that the font has; empty where there is none."""
+    named = [text for text in (*region.attribution, region.licence) if text.strip()]
+    return plain("Imagery: " + " · ".join(named)) if named else ""
 
 
 def _letters(text: str) -> Iterator[str]:

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from maps.layers import RIGHT_WITHIN_M, Square, path_cells
-from maps.lettering import font, plain, wrapped
+from maps.lettering import credits_of, font, metres, wrapped
 from maps.pictures import check_imagery
 from zoomloc.errors import OutputError, ZoomlocError
 from zoomloc.world.answers import Answer
@@ -29,12 +29,12 @@ _HEIGHTS_PX = (80, 1000)  # below, captions cannot be read
 _LONGEST_PX = 16_383  # WebP's limit
 _PAD, _GAP = 1 / 12, 1 / 8  # of the height: around the strip, between pictures
 _NARROWEST = 2.7  # width of a strip by its height: what the footer needs
-_FINER = 2  # drawn so much larger and shrunk, since Pillow's lines are jagged
+FINER = 2  # drawn so much larger and shrunk, since Pillow's lines are jagged
 
 # A dark card: it stands on a white page and does not glare on a dark one. Colours as on the map.
-_CARD, _INK, _DIM = (22, 27, 34), (240, 246, 252), (164, 172, 182)
-_NO_IMAGERY = (52, 59, 68)
-_PICKED, _BELIEF, _ANSWER, _TRUTH = (253, 224, 71), (230, 0, 126), (225, 29, 72), (34, 170, 84)
+CARD, INK, DIM = (22, 27, 34), (240, 246, 252), (164, 172, 182)
+NO_IMAGERY = (52, 59, 68)
+PICKED, BELIEF, ANSWER, TRUTH = (253, 224, 71), (230, 0, 126), (225, 29, 72), (34, 170, 84)
 _DARKEST_TINT = 0.45  # opacity of a cell that holds all belief of a view
 _TINT_GROWTH = 0.7  # of opacity with belief: a tenth is still seen beside a half
 
@@ -71,23 +71,23 @@ def write_strip(
     PhotoError for an unreadable photo, RegionError or ImageryError where answer, region and
     imagery do not belong together, ZoomlocError for another height.
     """
-    kind = _format_of(out)
+    kind = format_of(out)
     check_imagery(region, pyramid)
     panels = _panels(answer, region)
     _check_height(height_px, len(panels))
-    large = height_px * _FINER
+    large = height_px * FINER
     pictures = [_photo(photo, large)] if photo is not None else []
     pictures += [_picture(panel, answer, pyramid, large) for panel in panels]
     strip = _Strip(pictures, panels, large)
     strip.draw_links()
     strip.draw_captions([("Where was this taken?", "")] if photo is not None else [])
-    strip.draw_footer(_credits(region), answer)
+    strip.draw_footer(credits_of(region), answer)
     picture = strip.finished()
     with written_whole(out) as temporary:
         picture.save(temporary, kind, quality=90)
 
 
-def _format_of(out: Path) -> str:
+def format_of(out: Path) -> str:
     """Pillow's name of the format that a file's suffix asks for."""
     kind = _FORMATS.get(out.suffix.lower())
     if kind is None or out.is_dir():
@@ -122,8 +122,8 @@ def _panels(answer: Answer, region: Region) -> list[_Panel]:
     close = _close_up(answer, leaf)
     word = "best guess" if answer.unknown else "answer"
     off = answer.error_m
-    title = word if off is None or not math.isfinite(off) else f"{word}: {_metres(off)} off"
-    size = f"{leaf.size_m:.1f} m" if leaf.size_m < 100 else _metres(leaf.size_m)
+    title = word if off is None or not math.isfinite(off) else f"{word}: {metres(off)} off"
+    size = f"{leaf.size_m:.1f} m" if leaf.size_m < 100 else metres(leaf.size_m)
     note = f"level {leaf.level} · cell of {size}"
     return [*panels, _Panel(close, list(_cells_in(close)), leaf, title, note, True)]
 
@@ -186,7 +186,7 @@ def _unwrapped(columns: float, square: Square) -> float:
     return columns / square.width
 
 
-def _box(inner: Square, outer: Square, size_px: float) -> Box:
+def box_px(inner: Square, outer: Square, size_px: float) -> Box:
     """Pixels of one square in a picture of another."""
     scale = 2.0 ** (outer.level - inner.level)
     left = _unwrapped((inner.x + inner.width / 2) * scale - outer.x, outer)
@@ -199,19 +199,7 @@ def _box(inner: Square, outer: Square, size_px: float) -> Box:
 def _note(square: Square) -> str:
     lat, _ = latlng_of(np.zeros(1), np.array([square.y + square.height / 2]), square.level)
     side_m = size_m(square.level, float(lat[0])) * square.width
-    return f"level {square.level} · {_metres(side_m)} wide"
-
-
-def _metres(length_m: float) -> str:
-    if length_m >= 995:
-        return f"{length_m / 1000:.1f} km" if length_m < 9950 else f"{length_m / 1000:,.0f} km"
-    return f"{length_m:.0f} m" if length_m >= 1.95 else f"{length_m:.1f} m"
-
-
-def _credits(region: Region) -> str:
-    """Attribution and licence in letters that the font has."""
-    named = [text for text in (*region.attribution, region.licence) if text.strip()]
-    return plain("Imagery: " + " · ".join(named)) if named else ""
+    return f"level {square.level} · {metres(side_m)} wide"
 
 
 # 2. single pictures
@@ -228,24 +216,29 @@ def _photo(path: Path, height_px: int) -> Image.Image:
 def _picture(panel: _Panel, answer: Answer, pyramid: TilePyramid, px: int) -> Image.Image:
     """The ground of a panel with belief, chosen cell, truth and (in the close-up) answer."""
     square = panel.square
-    ground = Image.fromarray(pyramid.window(square.level, square.x, square.y, square.width, px))
-    base = Image.composite(ground, Image.new("RGB", ground.size, _NO_IMAGERY), _imagery_in(ground))
-    belief = ImageChops.multiply(_belief(panel, answer, px), _imagery_in(ground))
-    base.paste(_BELIEF, mask=belief)
+    base, has_imagery = ground_in(square, pyramid, px)
+    base.paste(BELIEF, mask=ImageChops.multiply(_belief(panel, answer, px), has_imagery))
     draw = ImageDraw.Draw(base)
-    _outline(draw, _box(Square(*panel.picked, 1, 1), square, px), px)
-    place = _pixel(answer.place, square, px)
+    _outline(draw, box_px(Square(*panel.picked, 1, 1), square, px), px)
+    place = pixel(answer.place, square, px)
     truth = None
     if answer.truth is not None:
-        truth = _nearer(place, _pixel(answer.truth, square, px), 3 * px)
+        truth = nearer(place, pixel(answer.truth, square, px), 3 * px)
     if panel.is_last:
         if truth is not None:
-            draw.line([place, truth], fill=_CARD, width=px // 40)
-            draw.line([place, truth], fill=_INK, width=px // 80)
-        _dot(draw, place, px * 0.034, _ANSWER)
+            draw.line([place, truth], fill=CARD, width=px // 40)
+            draw.line([place, truth], fill=INK, width=px // 80)
+        draw_dot(draw, place, px * 0.034, ANSWER)
     if truth is not None:
-        _diamond(draw, truth, px * (0.045 if panel.is_last else 0.03), _TRUTH)
+        draw_diamond(draw, truth, px * (0.045 if panel.is_last else 0.03), TRUTH)
     return base
+
+
+def ground_in(square: Square, pyramid: TilePyramid, px: int) -> tuple[Image.Image, Image.Image]:
+    """A square of ground, ``px`` a side, dark where there is no imagery; and a mask of where is."""
+    ground = Image.fromarray(pyramid.window(square.level, square.x, square.y, square.width, px))
+    mask = _imagery_in(ground)
+    return Image.composite(ground, Image.new("RGB", ground.size, NO_IMAGERY), mask), mask
 
 
 def _imagery_in(ground: Image.Image) -> Image.Image:
@@ -261,7 +254,7 @@ def _belief(panel: _Panel, answer: Answer, px: int) -> Image.Image:
     draw = ImageDraw.Draw(tint)
     for cell, share in zip(panel.cells, _shares(panel.cells, answer.posterior), strict=True):
         left, top, right, bottom = (
-            round(edge) for edge in _box(Square(*cell, 1, 1), panel.square, px)
+            round(edge) for edge in box_px(Square(*cell, 1, 1), panel.square, px)
         )
         opacity = round(255 * _DARKEST_TINT * share**_TINT_GROWTH)
         draw.rectangle((left, top, right - 1, bottom - 1), opacity)
@@ -273,16 +266,17 @@ def _outline(draw: ImageDraw.ImageDraw, box: Box, px: int) -> None:
     left, top, right, bottom = box
     thick = max(2, px // 60)
     dark = thick // 2
-    draw.rectangle((left - dark, top - dark, right + dark, bottom + dark), None, _CARD, 2 * dark)
-    draw.rectangle((left, top, right, bottom), None, _PICKED, thick)
+    draw.rectangle((left - dark, top - dark, right + dark, bottom + dark), None, CARD, 2 * dark)
+    draw.rectangle((left, top, right, bottom), None, PICKED, thick)
 
 
-def _pixel(place: LatLng, square: Square, px: int) -> tuple[float, float]:
+def pixel(place: LatLng, square: Square, px: int) -> tuple[float, float]:
+    """Where a place lies in a picture of a square, ``px`` a side; may lie off it."""
     x, y = _position(place, square)
     return x * px, y * px
 
 
-def _nearer(
+def nearer(
     start: tuple[float, float], end: tuple[float, float], most: float
 ) -> tuple[float, float]:
     """The end, or what is still seen of the way to one that lies off the picture by far."""
@@ -290,19 +284,20 @@ def _nearer(
     return start[0] + share * (end[0] - start[0]), start[1] + share * (end[1] - start[1])
 
 
-def _dot(
+def draw_dot(
     draw: ImageDraw.ImageDraw, at: tuple[float, float], radius: float, colour: tuple[int, int, int]
 ) -> None:
-    for r, fill in ((radius * 1.6, _CARD), (radius * 1.4, _INK), (radius, colour)):
+    """The mark of an answer, ``radius`` in pixels, seen on any ground."""
+    for r, fill in ((radius * 1.6, CARD), (radius * 1.4, INK), (radius, colour)):
         draw.ellipse((at[0] - r, at[1] - r, at[0] + r, at[1] + r), fill)
 
 
-def _diamond(
+def draw_diamond(
     draw: ImageDraw.ImageDraw, at: tuple[float, float], radius: float, colour: tuple[int, int, int]
 ) -> None:
     """Another shape than the answer's, for those who see red and green as one."""
     x, y = at
-    for r, fill in ((radius * 1.6, _CARD), (radius * 1.4, _INK), (radius, colour)):
+    for r, fill in ((radius * 1.6, CARD), (radius * 1.4, INK), (radius, colour)):
         draw.polygon([(x - r, y), (x, y - r), (x + r, y), (x, y + r)], fill)
 
 
@@ -310,7 +305,7 @@ def _diamond(
 
 
 class _Strip:
-    """The card that pictures, links, captions and footer are drawn on, ``_FINER`` times larger."""
+    """The card that pictures, links, captions and footer are drawn on, ``FINER`` times larger."""
 
     def __init__(
         self, pictures: Sequence[Image.Image], panels: Sequence[_Panel], height: int
@@ -322,7 +317,7 @@ class _Strip:
             slot = max(picture.width, height)  # a caption needs it, below a narrow photo too
             self.lefts.append(self.lefts[-1] + slot + gap)
         self.width = max(self.lefts.pop() - gap + self.pad, round(height * _NARROWEST))
-        self.card = Image.new("RGB", (self.width, self.pad + height), _CARD)
+        self.card = Image.new("RGB", (self.width, self.pad + height), CARD)
         for left, picture in zip(self.lefts, pictures, strict=True):
             self.card.paste(picture, (left, self.pad + (height - picture.height) // 2))
         self.title, self.small = font(height * 0.098), font(height * 0.083)
@@ -335,11 +330,11 @@ class _Strip:
         lefts = self.lefts[first:]
         for k, (here, there) in enumerate(zip(self.panels, self.panels[1:], strict=False)):
             _, top, right, bottom = np.clip(
-                _box(there.square, here.square, self.height), 0, self.height
+                box_px(there.square, here.square, self.height), 0, self.height
             )
             for y, end in ((top, self.pad), (bottom, self.pad + self.height)):
                 line = [(lefts[k] + right, self.pad + y), (lefts[k + 1], end)]
-                draw.line(line, (*_PICKED, 150), max(2, self.height // 120))
+                draw.line(line, (*PICKED, 150), max(2, self.height // 120))
         self.card = Image.alpha_composite(self.card.convert("RGBA"), over).convert("RGB")
 
     def draw_captions(self, before: Sequence[tuple[str, str]]) -> None:
@@ -348,13 +343,13 @@ class _Strip:
         top = self.pad + self.height * 1.04
         captions = [*before, *((panel.title, panel.note) for panel in self.panels)]
         for left, (title, note) in zip(self.lefts, captions, strict=True):
-            draw.text((left, top), title, _INK, self.title)
-            draw.text((left, top + self.height * 0.115), note, _DIM, self.small)
+            draw.text((left, top), title, INK, self.title)
+            draw.text((left, top + self.height * 0.115), note, DIM, self.small)
 
     def draw_footer(self, credits: str, answer: Answer) -> None:
         """Attribution, never cut, and what the marks mean."""
         line = round(self.height * 0.105)
-        marks = [(_BELIEF, "belief"), (_ANSWER, "answer"), (_TRUTH, "truth")]
+        marks = [(BELIEF, "belief"), (ANSWER, "answer"), (TRUTH, "truth")]
         marks = marks if answer.truth is not None else marks[:2]
         words = f"probability {answer.probability:.2f} within {RIGHT_WITHIN_M:.0f} m"
         room = self.width - 2 * self.pad
@@ -365,15 +360,15 @@ class _Strip:
         top = self.card.height
         draw = self._grown(line * (len(lines) + (not beside)) + self.pad // 2)
         for k, text in enumerate(lines):
-            draw.text((self.pad, top + k * line), text, _DIM, self.small)
+            draw.text((self.pad, top + k * line), text, DIM, self.small)
         x = self.width - self.pad - legend if beside else self.pad
         y = top + (0 if beside else line * len(lines))
-        draw.text((x, y), words, _DIM, self.small)
+        draw.text((x, y), words, DIM, self.small)
         self._draw_marks(draw, marks, x + self.small.getlength(f"{words}M"), y)
 
     def finished(self) -> Image.Image:
         """The strip at the size that was asked for."""
-        return self.card.reduce(_FINER)
+        return self.card.reduce(FINER)
 
     def _draw_marks(
         self,
@@ -385,17 +380,22 @@ class _Strip:
         radius = self.height * 0.024
         for colour, word in marks:
             at = (x + self.small.getlength("M"), y + self.height * 0.052)
-            if colour == _BELIEF:
+            if colour == BELIEF:
                 box = (at[0] - radius, at[1] - radius, at[0] + radius, at[1] + radius)
-                draw.rectangle(box, _BELIEF)
+                draw.rectangle(box, BELIEF)
             else:
-                (_dot if colour == _ANSWER else _diamond)(draw, at, radius, colour)
-            draw.text((x + self.small.getlength("MM"), y), word, _DIM, self.small)
+                (draw_dot if colour == ANSWER else draw_diamond)(draw, at, radius, colour)
+            draw.text((x + self.small.getlength("MM"), y), word, DIM, self.small)
             x += self.small.getlength(f"{word}MMM")
 
     def _grown(self, by: int) -> ImageDraw.ImageDraw:
         """A card that is longer below, and a pen for it."""
-        card = Image.new("RGB", (self.width, self.card.height + by), _CARD)
-        card.paste(self.card, (0, 0))
-        self.card = card
-        return ImageDraw.Draw(card)
+        self.card = grown(self.card, by)
+        return ImageDraw.Draw(self.card)
+
+
+def grown(card: Image.Image, by_px: int) -> Image.Image:
+    """The card, longer below."""
+    longer = Image.new("RGB", (card.width, card.height + by_px), CARD)
+    longer.paste(card, (0, 0))
+    return longer

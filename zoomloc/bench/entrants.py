@@ -6,10 +6,10 @@ Knows nothing of towns or of how a run is carried out. Rows of chance have no co
 from dataclasses import dataclass
 from typing import Any
 
-from zoomloc.bench.protocols import GRID_OF_RATES
 from zoomloc.config import Config, load_config
 from zoomloc.errors import ConfigError
 
+GRID_OF_RATES = (2e-3, 4e-3, 8e-3)  # the same for every entrant
 CHANCE = ("constant", "random-road")
 Settings = dict[str, Any]  # "train.lr": 0.0008
 

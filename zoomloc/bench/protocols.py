@@ -11,7 +11,6 @@ from zoomloc.errors import ConfigError
 
 FIRST_SEED = 101  # of the towns, unless asked otherwise
 PHOTO_PX = (256, 128)  # as rendered; every entrant sees the same files
-GRID_OF_RATES = (2e-3, 4e-3, 8e-3)
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,8 @@ def demo(
     from zoomloc.cli.demo import run_demo
 
     changes = [*overrides, *([f"train.max_minutes={minutes}"] if minutes is not None else [])]
-    run_demo(load_config(["demo", *(configs or [])], changes), run, workers, Screen(quiet))
+    layers = ["demo", *(configs or ["models/match"])]
+    run_demo(load_config(layers, changes), run, workers, Screen(quiet))
 
 
 @app.command()
@@ -282,15 +283,23 @@ def locate(
     strip: Annotated[
         Path | None, typer.Option("--strip", help="Also draw the first answer's zooms (.png).")
     ] = None,
+    why: Annotated[
+        Path | None,
+        typer.Option("--why", help="Also draw why a match gave the first answer (.png)."),
+    ] = None,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Say where photos were taken."""
     from zoomloc.cli import steps
+    from zoomloc.cli.why import draw_why, require_match
 
     screen = Screen(to_stderr=as_json)
     found = steps.require_photos(photo)
     with steps.map_drawer() if map_path else nullcontext() as draw:
-        answers = steps.locate_in_run(run, region, overrides, found)
+        locator = steps.locator_of_run(run, region, overrides)
+        if why is not None:
+            require_match(locator, run)
+        answers = steps.locate_photos(locator, found)
         for answer in answers:
             if as_json:
                 typer.echo(steps.as_json(answer.to_json()))
@@ -302,6 +311,9 @@ def locate(
     if strip is not None:
         steps.draw_strip(answers[0], region or steps.config_of_run(run).data, strip)
         screen.step("strip", f"-> {strip}")
+    if why is not None:
+        draw_why(locator, answers[0], found[0], why)
+        screen.step("why", f"-> {why}")
 
 
 @app.command(name="map")

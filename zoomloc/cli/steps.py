@@ -28,7 +28,7 @@ from zoomloc.errors import ConfigError, PhotoError
 
 if TYPE_CHECKING:
     from zoomloc.checkpoint import Explained
-    from zoomloc.locator import Locator
+    from zoomloc.locator import Locator, Query
     from zoomloc.world.answers import Answer
     from zoomloc.world.photos import Photo
 
@@ -287,31 +287,31 @@ def search_with(search: SearchConfig, overrides: Sequence[str]) -> SearchConfig:
     return parse_config(tree | {"search": tree["search"] | changed["search"]}, "--set").search
 
 
-def locate_in_run(
-    run: Path, region: Path | None, overrides: Sequence[str], photos: Sequence[Path]
-) -> list["Answer"]:
-    """Answers of a trained run, with its search settings changed where asked for."""
+def locator_of_run(run: Path, region: Path | None, overrides: Sequence[str]) -> "Locator":
+    """A trained run's locator, with its search settings changed where asked for."""
     from zoomloc.locator import Locator
 
     locator = Locator.load(run, region)
     if overrides:
         locator = locator.with_search(search_with(locator.search, overrides))
-    return locate_photos(locator, photos)
+    return locator
 
 
 def locate_photos(locator: "Locator", photos: Sequence[Path]) -> list["Answer"]:
     """Answers for photo files; where a photo's EXIF has a position it is taken as the truth."""
+    return list(locator.answers([query_of(photo) for photo in photos]))
+
+
+def query_of(photo: Path) -> "Query":
+    """A photo file as a query, with what its EXIF tells."""
     from zoomloc.locator import Query
     from zoomloc.world.cells import LatLng
     from zoomloc.world.exif import read_exif
 
-    queries = []
-    for photo in photos:
-        facts = read_exif(photo)
-        known = facts.lat is not None and facts.lng is not None
-        truth = LatLng(facts.lat, facts.lng) if known else None  # type: ignore[arg-type]
-        queries.append(Query(str(photo), photo, truth, facts.fov_deg, facts.projection))
-    return list(locator.answers(queries))
+    facts = read_exif(photo)
+    known = facts.lat is not None and facts.lng is not None
+    truth = LatLng(facts.lat, facts.lng) if known else None  # type: ignore[arg-type]
+    return Query(str(photo), photo, truth, facts.fov_deg, facts.projection)
 
 
 @contextmanager

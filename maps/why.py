@@ -1,0 +1,528 @@
+"""One picture that tells why a match answered so: the photo's fan, belief, the fan on the map.
+
+Knows nothing of models: it takes their numbers as arrays (``Reasons``). Drawn on the strip's
+card. Letters: F slices of a fan, Z rings, H x W places of the map.
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageChops, ImageDraw
+
+from maps.layers import RIGHT_WITHIN_M, Square
+from maps.lettering import credits_of, font, metres, wrapped
+from maps.pictures import check_imagery
+from maps.strip import (
+    ANSWER,
+    BELIEF,
+    CARD,
+    DIM,
+    FINER,
+    INK,
+    NO_IMAGERY,
+    PICKED,
+    TRUTH,
+    Box,
+    box_px,
+    draw_dot,
+    format_of,
+    ground_in,
+    grown,
+    nearer,
+    pixel,
+)
+from zoomloc.errors import ZoomlocError
+from zoomloc.world.answers import Answer
+from zoomloc.world.cells import LatLng, size_m, xy_of
+from zoomloc.world.files import written_whole
+from zoomloc.world.images import load_fitted
+from zoomloc.world.pyramid import TilePyramid
+from zoomloc.world.region import Region
+
+Array = npt.NDArray[np.float64]
+Colour = tuple[int, int, int]
+Point = tuple[float, float]
+
+_HEIGHTS_PX = (240, 1200)  # below, captions cannot be read
+_PAD, _GAP = 1 / 16, 1 / 9  # of the height: around the card, between panels
+_GRID, _LINE = 0.34, 0.013  # of the height: the grid below the photo, and between the two
+_WIDEST = 1.7  # of the height: a wide photo is shown smaller, never cut
+_TITLE, _SMALL, _TINY = 0.058, 0.045, 0.032  # letters, of the height
+_LEAST_BELIEF = 0.001  # less is not tinted; the tint grows with the logarithm
+_SPOT_M, _SPOTS = 16.0, 50  # belief is shown of spots so wide, at most so many across
+_CLOSE_UP = 2.2  # side of the close-up, by how far the fan reaches
+_FOR, _AGAINST = PICKED, (70, 150, 255)  # told apart by those who see red and green as one
+_DIMMED = 0.55  # of the light of the imagery below a tint
+
+
+class Reasons(Protocol):
+    """What is drawn of a match; ``zoomloc.scorers.why.Why`` says what each of them is."""
+
+    @property
+    def belief(self) -> Array: ...  # noqa: D102
+    @property
+    def north_west(self) -> LatLng: ...  # noqa: D102
+    @property
+    def south_east(self) -> LatLng: ...  # noqa: D102
+    @property
+    def feature_m(self) -> float: ...  # noqa: D102
+    @property
+    def photo_px(self) -> tuple[int, int]: ...  # noqa: D102
+    @property
+    def fov_deg(self) -> float: ...  # noqa: D102
+    @property
+    def slices(self) -> Array: ...  # noqa: D102
+    @property
+    def azimuths_deg(self) -> Array: ...  # noqa: D102
+    @property
+    def slice_deg(self) -> float: ...  # noqa: D102
+    @property
+    def confidence(self) -> Array: ...  # noqa: D102
+    @property
+    def contributions(self) -> Array: ...  # noqa: D102
+    @property
+    def heading_deg(self) -> float: ...  # noqa: D102
+    @property
+    def rings_m(self) -> tuple[float, ...]: ...  # noqa: D102
+    @property
+    def borders_m(self) -> tuple[float, ...]: ...  # noqa: D102
+
+
+class _Panel(NamedTuple):
+    """A picture, what stands below it, and the colours that its key explains."""
+
+    picture: Image.Image
+    title: str
+    note: str
+    key: Sequence[Image.Image | str]  # swatches and words, from the left
+
+
+def write_why(
+    answer: Answer,
+    region: Region,
+    pyramid: TilePyramid,
+    reasons: Reasons,
+    photo: Path,
+    out: Path,
+    height_px: int = 400,
+) -> None:
+    """Write one PNG, JPEG or WebP (by suffix) that tells why a match answered so, atomically.
+
+    From the left: the photo with its slices, and below it how sure it is of each slice and ring;
+    the whole ground, tinted by belief, with the answer (dot) and the truth (diamond) where known;
+    the ground round the answer, with each bin of the photo filled by how much it speaks for the
+    place. ``height_px`` (240 to 1200) is that of the panels. The photo is shown as it is: have
+    the right to. Raises OutputError for another suffix or a place that cannot be written,
+    PhotoError for an unreadable photo, ImageryError where region and imagery do not belong
+    together, ZoomlocError for another height.
+    """
+    kind = format_of(out)
+    check_imagery(region, pyramid)
+    least, most = _HEIGHTS_PX
+    if not least <= height_px <= most:
+        raise ZoomlocError(f"why: height_px {height_px}; choose {least} to {most}")
+    large = height_px * FINER
+    whole, close = _whole_square(reasons, region), _close_square(answer, reasons, region)
+    panels = [
+        _photo_panel(reasons, photo, large),
+        _belief_panel(answer, reasons, pyramid, (whole, close), large),
+        _fan_panel(answer, reasons, pyramid, close, large),
+    ]
+    card = _Card(panels, large)
+    card.draw_rings(reasons.rings_m)
+    card.draw_links(box_px(close, whole, large))
+    card.draw_captions()
+    card.draw_footer(credits_of(region), answer)
+    picture = card.finished()
+    with written_whole(out) as temporary:
+        picture.save(temporary, kind, quality=90)
+
+
+# 1. the photo and its fan
+
+
+def _photo_panel(reasons: Reasons, path: Path, px: int) -> _Panel:
+    """The photo as the model sees it, cut into slices, above the grid of confidence."""
+    across, down = reasons.photo_px
+    width = round(min(px * (1 - _GRID - _LINE) * across / down, _WIDEST * px))
+    times = math.ceil(width / across)  # whole, so that bars are as the model has them
+    photo = Image.fromarray(load_fitted(path, across * times, down * times))
+    photo = photo.resize((width, max(1, round(width * down / across))))
+    edges = sorted({share for pair in reasons.slices.tolist() for share in pair if pair[1] > 0})
+    _draw_uprights(photo, [share * width for share in edges])
+    grid = _grid(reasons, width, round(px * _GRID))
+    panel = Image.new("RGB", (width, photo.height + round(px * _LINE) + grid.height), CARD)
+    panel.paste(photo, (0, 0))
+    panel.paste(grid, (0, panel.height - grid.height))
+    note = (
+        "Each column of the grid is a slice of the view, each row a distance, the nearest at "
+        "the bottom. Bright: sure of what stands there."
+    )
+    ramp = _ramp(px, [_sureness(share) for share in np.linspace(0, 1, 64)])
+    return _Panel(panel, "What does the photo show?", note, [ramp, "unsure to sure"])
+
+
+def _draw_uprights(photo: Image.Image, at_px: Sequence[float]) -> None:
+    """Thin lines from top to bottom, seen on any photo."""
+    thin = max(1, photo.width // 400)
+    mask = Image.new("L", photo.size)
+    draw = ImageDraw.Draw(mask)
+    for x in at_px:
+        if 2 * thin < x < photo.width - 2 * thin:  # not along the picture's own edge
+            draw.line([(x, 0), (x, photo.height)], 190, thin)
+    photo.paste(CARD, mask=ImageChops.offset(mask, thin, 0))
+    photo.paste(INK, mask=mask)
+
+
+def _grid(reasons: Reasons, width: int, height: int) -> Image.Image:
+    """A cell for each slice and ring, as wide as the slice is in the photo."""
+    grid = Image.new("RGB", (width, height), CARD)
+    draw = ImageDraw.Draw(grid)
+    rings = len(reasons.rings_m)
+    gap = max(1, width // 400)
+    for (begin, end), sure in zip(reasons.slices, reasons.confidence, strict=True):
+        for ring in range(rings if end > begin else 0):
+            top = height * (rings - 1 - ring) / rings
+            box = (begin * width + gap, top + gap, end * width - gap, top + height / rings - gap)
+            draw.rectangle(_ordered(box), _sureness(float(sure[ring])))
+    return grid
+
+
+def _ordered(box: Box) -> Box:
+    """The box, at least a pixel wide and high."""
+    left, top, right, bottom = box
+    return left, top, max(left, right), max(top, bottom)
+
+
+def _sureness(share: float) -> Colour:
+    return _between((NO_IMAGERY, (120, 146, 170), INK), share)
+
+
+# 2. belief
+
+
+def _whole_square(reasons: Reasons, region: Region) -> Square:
+    """The square around the ground that belief covers, in terminal cells."""
+    box = _ground_box(reasons, region.terminal_level)
+    side = max(box.width, box.height)
+    x, y = box.x + (box.width - side) / 2, box.y + (box.height - side) / 2
+    return Square(box.level, x, y, side, side)
+
+
+def _ground_box(reasons: Reasons, level: int) -> Square:
+    """The ground that belief covers; it may run on across the antimeridian."""
+    corners = reasons.north_west, reasons.south_east
+    lat, lng = np.array(corners, np.float64).T
+    x, y = xy_of(lat, lng, level)
+    width = (x[1] - x[0]) % (1 << level)
+    return Square(level, float(x[0]), float(y[0]), float(width), float(y[1] - y[0]))
+
+
+def _belief_panel(
+    answer: Answer,
+    reasons: Reasons,
+    pyramid: TilePyramid,
+    squares: tuple[Square, Square],
+    px: int,
+) -> _Panel:
+    """All the ground, tinted by belief, with the close-up's frame, truth and answer."""
+    whole, close = squares
+    base, has_imagery = ground_in(whole, pyramid, px)
+    spots, spot_m = _spots(reasons)
+    colour, opacity = _tint(spots, box_px(_ground_box(reasons, whole.level), whole, px), px)
+    base = base.point(lambda value: round(value * _DIMMED))
+    base.paste(colour, mask=ImageChops.multiply(opacity, has_imagery))
+    draw = ImageDraw.Draw(base)
+    draw.rectangle(box_px(close, whole, px), None, INK, max(2, px // 200))
+    place = pixel(answer.place, whole, px)
+    if answer.truth is not None:
+        _mark_truth(base, nearer(place, pixel(answer.truth, whole, px), 3 * px), px / 22)
+    draw_dot(draw, place, px / 130, ANSWER)
+    note = (
+        "The photo is compared with every place of the map, in every heading. Tint: belief that "
+        f"it was taken within a spot of {metres(spot_m)}, any heading."
+    )
+    key: list[Image.Image | str] = []
+    for share in (_LEAST_BELIEF, 0.01, 0.1, 1.0):
+        t = _strength(np.array(share)).item()
+        key += [_swatch(px, _between((CARD, _heat(t)), _opacity(t))), f"{100 * share:g} %"]
+    return _Panel(base, "Which place looks like that?", note, key)
+
+
+def _spots(reasons: Reasons) -> tuple[Array, float]:
+    """(H, W) belief within the spot round each place, and the side of a spot.
+
+    Spots widen with the ground, since a lone place would not be seen in a picture of a city.
+    """
+    belief = reasons.belief
+    wide_m = max(_SPOT_M, max(belief.shape) * reasons.feature_m / _SPOTS)
+    across = max(1, round(wide_m / reasons.feature_m))
+    before, after = (across - 1) // 2, across // 2
+    for axis in (0, 1):
+        pad = [(0, 0), (0, 0)]
+        pad[axis] = (before + 1, after)
+        total = np.cumsum(np.pad(belief, pad), axis=axis)
+        here = np.arange(belief.shape[axis])
+        belief = total.take(here + across, axis) - total.take(here, axis)
+    return belief.clip(0, 1), across * reasons.feature_m
+
+
+def _tint(spots: Array, box: Box, px: int) -> tuple[Image.Image, Image.Image]:
+    """Colours and their opacity in a picture ``px`` a side, of which the places fill a box."""
+    left, top, right, bottom = box
+    middles = np.arange(px, dtype=np.float64) + 0.5
+    rows, inside_rows = _places_at((middles - top) / (bottom - top), spots.shape[0])
+    columns, inside_columns = _places_at((middles - left) / (right - left), spots.shape[1])
+    seen = spots[np.ix_(rows, columns)] * np.outer(inside_rows, inside_columns)
+    strength = _strength(seen)
+    steps = np.linspace(0, 1, 256)
+    index = np.round(np.clip(strength, 0, 1) * 255).astype(np.int64)
+    colours = np.array([_heat(t) for t in steps], np.uint8)[index]
+    opacity = np.array([255 * _opacity(t) for t in steps], np.uint8)[index]
+    opacity[strength < 0] = 0
+    return Image.fromarray(colours), Image.fromarray(opacity)
+
+
+def _strength(belief: Array) -> Array:
+    """0 at the least belief that is tinted, 1 at all of it, growing with the logarithm."""
+    return np.asarray(1 - np.log10(np.maximum(belief, 1e-12)) / math.log10(_LEAST_BELIEF))
+
+
+def _places_at(shares: Array, places: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
+    """Which place lies at each share of a row of places, and whether one does."""
+    return (shares * places).astype(np.int64).clip(0, places - 1), (shares >= 0) & (shares < 1)
+
+
+def _heat(strength: float) -> Colour:
+    return _between(((130, 40, 170), BELIEF, (255, 150, 60), (255, 245, 190)), strength)
+
+
+def _opacity(strength: float) -> float:
+    return 0.45 + 0.45 * strength
+
+
+# 3. the fan on the map
+
+
+def _close_square(answer: Answer, reasons: Reasons, region: Region) -> Square:
+    """A square round the answer, a little wider than a full circle of bins."""
+    level = region.terminal_level
+    side = _CLOSE_UP * max(reasons.borders_m) / size_m(level, answer.lat)
+    x, y = xy_of(np.array([answer.lat]), np.array([answer.lng]), level)
+    return Square(level, float(x[0]) - side / 2, float(y[0]) - side / 2, side, side)
+
+
+def _fan_panel(
+    answer: Answer, reasons: Reasons, pyramid: TilePyramid, square: Square, px: int
+) -> _Panel:
+    """The ground round the answer, north up, with the bins, the heading, answer and truth."""
+    base, _ = ground_in(square, pyramid, px)
+    place = pixel(answer.place, square, px)
+    per_m = px / (_CLOSE_UP * max(reasons.borders_m))
+    base = _with_bins(base, reasons, place, per_m)
+    draw = ImageDraw.Draw(base)
+    bearing = reasons.heading_deg if answer.bearing_deg is None else answer.bearing_deg
+    if answer.truth is not None:
+        truth = nearer(place, pixel(answer.truth, square, px), 3 * px)
+        for width, colour in ((px // 80, CARD), (px // 160, TRUTH)):
+            draw.line([place, truth], colour, width)
+        _mark_truth(base, truth, px / 15)
+    _draw_arrow(draw, place, bearing, max(reasons.borders_m) * per_m * 1.05, px)
+    draw_dot(draw, place, px / 55, ANSWER)
+    word = "best guess" if answer.unknown else "answer"
+    off = answer.error_m
+    far = f", {metres(off)} off" if off is not None and math.isfinite(off) else ""
+    note = (
+        f"Slices and rings laid on the map, looking to {bearing:.0f}°. Filled by how well photo "
+        "and map agree: the fuller, the more that part counts."
+    )
+    key: list[Image.Image | str] = [
+        _swatch(px, _FOR),
+        "speaks for this place",
+        _swatch(px, _AGAINST),
+        "against",
+    ]
+    return _Panel(base, f"Why here? The {word}{far}", note, key)
+
+
+def _with_bins(base: Image.Image, reasons: Reasons, place: Point, per_m: float) -> Image.Image:
+    """The ground with every bin that the photo shows outlined and filled."""
+    over = Image.new("RGBA", base.size)
+    draw = ImageDraw.Draw(over)
+    strongest = max(float(np.abs(reasons.contributions).max()), 1e-9)
+    thin = max(1, base.width // 400)
+    for corners, value in _bins(reasons, place, per_m):
+        fill = _FOR if value > 0 else _AGAINST
+        opacity = round(215 * (abs(value) / strongest) ** 0.7)
+        draw.polygon(corners, (*fill, opacity))
+        draw.line([*corners, corners[0]], (*INK, 150), thin)
+    return Image.alpha_composite(base.convert("RGBA"), over).convert("RGB")
+
+
+def _bins(reasons: Reasons, place: Point, per_m: float) -> Iterator[tuple[list[Point], float]]:
+    """Corners of each bin in pixels, and what it says."""
+    half = reasons.slice_deg / 2
+    for i, (begin, end) in enumerate(reasons.slices):
+        if end <= begin:
+            continue
+        middle = reasons.heading_deg + float(reasons.azimuths_deg[i])
+        turns = np.linspace(middle - half, middle + half, 13).tolist()
+        for ring, value in enumerate(reasons.contributions[i].tolist()):
+            near, far = (edge * per_m for edge in reasons.borders_m[ring : ring + 2])
+            inner = [_reached(place, turn, near) for turn in turns]
+            yield inner + [_reached(place, turn, far) for turn in turns[::-1]], value
+
+
+def _reached(start: Point, bearing_deg: float, length: float) -> Point:
+    """Where one comes to from a point of a north-up picture."""
+    turn = math.radians(bearing_deg)
+    return start[0] + length * math.sin(turn), start[1] - length * math.cos(turn)
+
+
+def _draw_arrow(
+    draw: ImageDraw.ImageDraw, start: Point, bearing_deg: float, length: float, px: int
+) -> None:
+    """A thin shaft and a head, bright with a dark edge."""
+    for wider, colour in ((px / 160, CARD), (0.0, INK)):
+        tip = _reached(start, bearing_deg, length + wider)
+        neck = _reached(start, bearing_deg, length - px / 26)
+        wings = [_reached(neck, bearing_deg + side, px / 50 + wider) for side in (90, -90)]
+        draw.line([start, neck], colour, round(px / 160 + wider))
+        draw.polygon([tip, *wings], colour)
+
+
+# 4. the card
+
+
+class _Card:
+    """The card that panels, captions, keys and footer are drawn on, ``FINER`` times larger."""
+
+    def __init__(self, panels: Sequence[_Panel], height: int) -> None:
+        self.panels, self.height = panels, height
+        self.pad, gap = round(height * _PAD), round(height * _GAP)
+        self.lefts = [self.pad]
+        for panel in panels:
+            self.lefts.append(self.lefts[-1] + max(panel.picture.width, height) + gap)
+        self.width = self.lefts.pop() - gap + self.pad
+        self.card = Image.new("RGB", (self.width, self.pad + height), CARD)
+        for left, panel in zip(self.lefts, panels, strict=True):
+            self.card.paste(panel.picture, (left, self._top(panel)))
+        self.title, self.small, self.tiny = (font(height * s) for s in (_TITLE, _SMALL, _TINY))
+
+    def _top(self, panel: _Panel) -> int:
+        return self.pad + (self.height - panel.picture.height) // 2
+
+    def draw_rings(self, rings_m: Sequence[float]) -> None:
+        """The distance of each row of the grid, beside it; not so many that they touch."""
+        draw, first = ImageDraw.Draw(self.card), self.panels[0]
+        bottom = self._top(first) + first.picture.height
+        x = self.lefts[0] + first.picture.width + self.height * 0.012
+        row = self.height * _GRID / len(rings_m)
+        every = math.ceil(self.height * _TINY * 1.1 / row)
+        for ring in range(0, len(rings_m), every):
+            y = bottom - (ring + 0.5) * row
+            draw.text((x, y), f"{rings_m[ring]:g} m", DIM, self.tiny, anchor="lm")
+
+    def draw_links(self, frame: Box) -> None:
+        """From the frame in the middle panel to the close-up's edge."""
+        over = Image.new("RGBA", self.card.size)
+        draw = ImageDraw.Draw(over)
+        _, top, right, bottom = np.clip(frame, 0, self.height)
+        for y, end in ((top, self.pad), (bottom, self.pad + self.height)):
+            line = [(self.lefts[1] + right, self.pad + y), (self.lefts[2], end)]
+            draw.line(line, (*INK, 110), max(2, self.height // 300))
+        self.card = Image.alpha_composite(self.card.convert("RGBA"), over).convert("RGB")
+
+    def draw_captions(self) -> None:
+        """Title, note and key below each panel."""
+        line = self.height * _SMALL * 1.25
+        notes = [
+            wrapped(p.note, self.small, max(p.picture.width, self.height)) for p in self.panels
+        ]
+        top = self.card.height + self.height * 0.03
+        below = top + self.height * _TITLE * 1.4
+        end = below + max(map(len, notes)) * line
+        self.card = grown(self.card, round(end + 1.6 * line) - self.card.height)
+        draw = ImageDraw.Draw(self.card)
+        for left, panel, lines in zip(self.lefts, self.panels, notes, strict=True):
+            draw.text((left, top), panel.title, INK, self.title)
+            for k, text in enumerate(lines):
+                draw.text((left, below + k * line), text, DIM, self.small)
+            self._draw_key(draw, panel, left, end + 0.8 * line)
+
+    def _draw_key(self, draw: ImageDraw.ImageDraw, panel: _Panel, x: float, y: float) -> None:
+        for part in panel.key:
+            if isinstance(part, str):
+                draw.text((x, y), part, DIM, self.small, anchor="lm")
+                x += self.small.getlength(part) + self.height * 0.04
+            else:
+                self.card.paste(part, (round(x), round(y) - part.height // 2))
+                x += part.width + self.height * 0.02
+
+    def draw_footer(self, credits: str, answer: Answer) -> None:
+        """Attribution, never cut; the probability and the marks."""
+        line = self.height * _SMALL * 1.25
+        words = f"probability {answer.probability:.2f} within {RIGHT_WITHIN_M:.0f} m"
+        marks = ["answer", "truth"] if answer.truth is not None else ["answer"]
+        room = self.lefts[2] - 2 * self.pad
+        lines = wrapped(credits, self.small, room)
+        top = self.card.height + 0.5 * line
+        self.card = grown(self.card, round(line * (0.5 + max(1, len(lines))) + self.pad))
+        draw = ImageDraw.Draw(self.card)
+        for k, text in enumerate(lines):
+            draw.text((self.pad, top + k * line), text, DIM, self.small)
+        draw.text((self.lefts[2], top), words, DIM, self.small)
+        after = self.lefts[2] + self.small.getlength(words) + self.height * 0.035
+        self._draw_marks(draw, marks, after, top)
+
+    def _draw_marks(
+        self, draw: ImageDraw.ImageDraw, words: Sequence[str], x: float, y: float
+    ) -> None:
+        for word in words:
+            at = (x + self.height * 0.02, y + self.height * _SMALL * 0.62)
+            if word == "answer":
+                draw_dot(draw, at, self.height * 0.013, ANSWER)
+            else:
+                _mark_truth(self.card, at, self.height * 0.026)
+            draw.text((x + self.height * 0.052, y), word, DIM, self.small)
+            x += self.height * 0.075 + self.small.getlength(word)
+
+    def finished(self) -> Image.Image:
+        """The card at the size that was asked for."""
+        return self.card.reduce(FINER)
+
+
+def _mark_truth(picture: Image.Image, at: Point, radius: float) -> None:
+    """A hollow diamond: what lies where the truth is must be seen."""
+    x, y = at
+    for outer, inner, colour in ((1.0, 0.48, CARD), (0.94, 0.54, INK), (0.86, 0.62, TRUTH)):
+        mask = Image.new("L", picture.size)
+        for share, value in ((outer, 255), (inner, 0)):
+            r = share * radius
+            corners = [(x - r, y), (x, y - r), (x + r, y), (x, y + r)]
+            ImageDraw.Draw(mask).polygon(corners, value)
+        picture.paste(colour, mask=mask)
+
+
+def _ramp(px: int, colours: Sequence[Colour]) -> Image.Image:
+    """Colours side by side, smoothly."""
+    row = np.array([colours], np.uint8)
+    return Image.fromarray(row).resize((round(px * 0.26), round(px * 0.034)))
+
+
+def _swatch(px: int, colour: Colour) -> Image.Image:
+    return Image.new("RGB", (round(px * 0.034),) * 2, colour)
+
+
+def _between(colours: Sequence[Colour], share: float) -> Colour:
+    """The colour so far along a row of colours, 0..1."""
+    at = min(max(share, 0.0), 1.0) * (len(colours) - 1)
+    first = min(int(at), len(colours) - 2)
+    mixed = [
+        a + (b - a) * (at - first) for a, b in zip(colours[first], colours[first + 1], strict=True)
+    ]
+    return round(mixed[0]), round(mixed[1]), round(mixed[2])
