@@ -23,6 +23,7 @@ from zoomloc.world.images import (
     load_rgb,
     opened,
     resize_rgb,
+    width_held,
 )
 
 
@@ -275,3 +276,10 @@ def test_real_photos_load() -> None:
         assert upright < 0.4 * upside_down, name  # the same scene in another light
     photo = real_data("opensfm-berlin", "images", "01.jpg")
     assert image_size(photo) == (3264, 2448) and load_rgb(photo, 224).shape == (168, 224, 3)
+
+
+def test_bars_at_the_sides_are_seen():
+    tall = fit_rgb(np.full((100, 100, 3), 7, np.uint8), 64, 32)
+    wide = fit_rgb(np.full((100, 400, 3), 7, np.uint8), 64, 32)
+    nothing = np.full((32, 64, 3), FILL, np.uint8)
+    assert width_held(np.stack([tall, wide, nothing])).tolist() == [0.5, 1.0, 1.0]

@@ -47,6 +47,20 @@ def test_a_slice_that_is_only_grazed_weighs_little():
     assert weights[1] == pytest.approx(1) and 0 < weights[0] < 0.3
 
 
+def test_bars_at_the_sides_say_nothing_and_move_no_column():
+    """A photo of 90 degrees that fills half of the picture: its columns as if it filled all."""
+    whole = slice_weights([90.0], columns=32, slices=8, fan=5)
+    inner = slice_weights([90.0], columns=64, slices=8, fan=5, share=[0.5])
+    assert not inner[0, :, :16].any() and not inner[0, :, 48:].any()
+    torch.testing.assert_close(inner[:, :, 16:48], whole)
+
+
+def test_the_end_of_a_round_picture_is_its_beginning():
+    weights = slice_weights([360.0], columns=64, slices=16, fan=16, round_=True)[0]
+    assert weights.sum(1).tolist() == pytest.approx([1.0] * 16)
+    assert weights[0, 0] > 0 and weights[0, -1] > 0  # behind the camera
+
+
 def test_a_round_picture_fills_the_circle_evenly():
     weights = slice_weights([360.0], columns=64, slices=8, fan=8, round_=True)[0]
     assert weights.sum(1).tolist() == pytest.approx([1.0] * 8)

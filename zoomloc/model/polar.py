@@ -56,26 +56,32 @@ def slice_weights(
     slices: int,
     fan: int,
     round_: bool = False,
+    share: Sequence[float] | np.ndarray | float = 1.0,
 ) -> Tensor:
     """(B, F, columns): share of each column in each slice of a fan of F slices.
 
-    fov_deg: (B,) horizontal field of view of each photo. The middle slice looks where the photo
-    looks. Columns of a perspective picture stand at atan(u tan(fov / 2)); those of a round
+    fov_deg: (B,) horizontal field of view of each photo; share: how much of the picture's width
+    it fills, between bars at both sides, which say nothing. The middle slice looks where the
+    photo looks. Columns of a perspective picture stand at atan(u tan(fov / 2)); those of a round
     (equirectangular) one evenly. A slice that the picture only grazes weighs less than 1 in all.
     """
     fine = 4  # points a column, so that borders of slices cut columns
     fov = torch.as_tensor(fov_deg, dtype=torch.float32)[:, None]
+    filled = torch.as_tensor(share, dtype=torch.float32).expand(len(fov))[:, None]
     across = (torch.arange(columns * fine) + 0.5) / (columns * fine) * 2 - 1  # -1..1
+    across = across / filled  # beyond 1: a bar
     half = torch.deg2rad(fov / 2)
     azimuth = across * half if round_ else torch.atan(across * torch.tan(half))
     width = 2 * math.pi / slices
     index = torch.round(azimuth / width).long() + fan // 2  # (B, columns * fine)
-    inside = (index >= 0) & (index < fan)
+    if fan == slices:  # a whole circle: its last half slice is the other half of the first
+        index = index % slices
+    inside = (index >= 0) & (index < fan) & (across.abs() <= 1)
     held = torch.zeros(len(fov), fan, columns * fine)
     held.scatter_(1, index.clamp(0, fan - 1)[:, None], inside[:, None].float())
     held = held.unflatten(2, (columns, fine)).sum(-1)
     count = held.sum(-1, keepdim=True)
-    whole = columns * fine * math.degrees(width) / fov[:, :, None]  # points of a whole slice
+    whole = (columns * fine * filled * math.degrees(width) / fov)[..., None]  # of a whole slice
     return held / torch.maximum(count, whole / 2).clamp(min=1e-6)
 
 

@@ -22,6 +22,7 @@ from zoomloc.scorers.dense import DenseScorer, DenseState, summed_up
 from zoomloc.scorers.mapped import encode_region
 from zoomloc.scorers.shown import Shown, as_tensor
 from zoomloc.world.cells import Floats, LatLng
+from zoomloc.world.images import width_held
 
 COARSE_M = 16.0  # between the places that all photos are compared with
 REFINED = 0.09  # share of them round which places are twice as dense
@@ -194,12 +195,17 @@ class MatchScorer(DenseScorer):
             ]
             if not chosen:
                 continue
-            size = fan_size(max(fov for _, fov in chosen), spec.slices)
+            pictures = [photos[i].picture for i, _ in chosen]
+            fovs = [fov for _, fov in chosen]
             weights = slice_weights(
-                [fov for _, fov in chosen], self.model.column_count, spec.slices, size, is_round
+                fovs,
+                self.model.column_count,
+                spec.slices,
+                fan_size(max(fovs), spec.slices),
+                is_round,
+                width_held(np.stack(pictures)),
             )
-            pictures = as_tensor([photos[i].picture for i, _ in chosen], device)
-            fans.append(self.model.encode_photos(pictures, weights.to(device)))
+            fans.append(self.model.encode_photos(as_tensor(pictures, device), weights.to(device)))
             owner += [i for i, _ in chosen]
         return Looks(tuple(fans), torch.tensor(owner), len(photos))
 

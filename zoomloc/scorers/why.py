@@ -17,6 +17,7 @@ from zoomloc.model.precision import home_of
 from zoomloc.scorers.matches import FOVS_DEG, Looks, MatchScorer
 from zoomloc.scorers.shown import Shown
 from zoomloc.world.cells import Floats, LatLng
+from zoomloc.world.images import width_held
 
 Array = npt.NDArray[np.float64]
 
@@ -66,7 +67,7 @@ def why(scorer: MatchScorer, shown: Shown, place: LatLng, bearing_deg: float | N
         scorer.model.feature_m,
         (shown.picture.shape[1], shown.picture.shape[0]),
         fov_deg,
-        _slices(fov_deg, spec.slices, sliced, shown.projection == "equirectangular"),
+        _slices(fov_deg, spec.slices, sliced, shown),
         (np.arange(sliced, dtype=np.float64) - sliced // 2) * slice_deg,
         slice_deg,
         _array(fan.confidence[0]),
@@ -138,14 +139,20 @@ def _contributions(scorer: MatchScorer, fan: Fans, lattice: Lattice) -> Tensor:
     return match.unflatten(1, (sliced, rings))
 
 
-def _slices(fov_deg: float, slices: int, sliced: int, is_round: bool) -> Array:
-    """(F, 2) where the slices of a fan begin and end, as shares of a picture's width."""
-    holds = slice_weights([fov_deg], _FINE, slices, sliced, is_round)[0] > 0
+def _slices(fov_deg: float, slices: int, sliced: int, shown: Shown) -> Array:
+    """(F, 2) where the slices of a fan begin and end, as shares of the picture's width.
+
+    Of the slice that a round picture has at both ends, the left one is given.
+    """
+    is_round = shown.projection == "equirectangular"
+    share = width_held(shown.picture[None])
+    holds = slice_weights([fov_deg], _FINE, slices, sliced, is_round, share)[0] > 0
     found = np.zeros((sliced, 2))
     for i, points in enumerate(holds):
-        inside = points.nonzero()
+        inside = points.nonzero()[:, 0]
         if len(inside):
-            found[i] = float(inside.min()) / _FINE, (float(inside.max()) + 1) / _FINE
+            run = inside[inside - inside[0] == torch.arange(len(inside))]
+            found[i] = float(run[0]) / _FINE, (float(run[-1]) + 1) / _FINE
     return found
 
 

@@ -25,6 +25,7 @@ from zoomloc.model.precision import autocast, home_of, moved, number_format
 from zoomloc.training.augment import augment_photos, augment_views
 from zoomloc.training.dataset import Ground, channels_first
 from zoomloc.world.cells import Floats, Ints
+from zoomloc.world.images import width_held
 from zoomloc.world.pyramid import TilePyramid
 
 USUAL_FOV_DEG = 70.0  # of a photo that does not tell
@@ -45,7 +46,8 @@ class Pose:
 @dataclass(frozen=True)
 class MatchBatch:
     """photos (B, 3, h, w) and ground (3, P, P) uint8; place_m (B, 2) east and south of the
-    ground's middle; bearing_deg (B,), NaN where unknown; fov_deg, error_m (B,).
+    ground's middle; bearing_deg (B,), NaN where unknown; fov_deg, share (of the width that the
+    photo fills), error_m (B,).
     """  # noqa: D205
 
     photos: Tensor
@@ -53,6 +55,7 @@ class MatchBatch:
     place_m: Floats
     bearing_deg: Floats
     fov_deg: Floats
+    share: Floats
     error_m: Floats
     pose: Pose
     middle_m: Floats  # (2,) of the ground, in the region's frame
@@ -100,12 +103,14 @@ class MatchLearner:
         window, photos = self._window(number, rng)
         photos = rng.permutation(photos)[: train.batch]
         middle = np.array([window.left + window.width / 2, window.top + window.height / 2])
+        pixels = ground.pixels.get(photos)
         return MatchBatch(
-            channels_first(ground.pixels.get(photos)),
+            channels_first(pixels),
             torch.from_numpy(self._picture(number, window)).permute(2, 0, 1),
             (self._px[number][photos] - middle) * plan.gsd_m,
             self._bearing[number][photos],
             self._fov[number][photos],
+            width_held(pixels),
             np.hypot(ground.error_m[photos], train.sigma_m),
             _drawn_pose(plan, rng),
             middle * plan.gsd_m,
@@ -121,7 +126,9 @@ class MatchLearner:
         ground = posed(_standard(augment_views(batch.ground[None], train.augment)[0]), pose)
         if pose.mirrored:
             photos = photos.flip(-1)
-        weights = slice_weights(batch.fov_deg, model.column_count, plan.slices, plan.fan)
+        weights = slice_weights(
+            batch.fov_deg, model.column_count, plan.slices, plan.fan, share=batch.share
+        )
         with autocast(train.precision, device):
             fans = model.encode_photos(photos, weights.to(device))
             seen = model.encode_map(ground)

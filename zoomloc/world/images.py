@@ -95,6 +95,13 @@ def fit_rgb(pixels: Pixels, width_px: int, height_px: int) -> Pixels:
     return fitted
 
 
+def width_held(fitted: Pixels) -> npt.NDArray[np.float64]:
+    """(N, h, w, 3) from ``fit_rgb`` -> (N,) share of the width between the bars at both sides."""
+    bars = (fitted == FILL).all(axis=(1, 3))
+    left = np.where(bars.all(axis=1), 0, bars.argmin(axis=1))
+    return np.asarray(1.0 - 2.0 * left / fitted.shape[2])
+
+
 # 2. picture files, opened but not decoded
 
 
