@@ -1,7 +1,7 @@
 """One picture that tells why a match answered so: the photo's fan, belief, the fan on the map.
 
-Knows nothing of models: it takes their numbers as arrays (``Reasons``). Drawn on the strip's
-card. Letters: F slices of a fan, Z rings, H x W places of the map.
+Knows nothing of models: it takes their numbers as arrays (``Reasons``). Letters: F slices of
+a fan, Z rings, H x W places of the map.
 """
 
 import math
@@ -13,10 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw
 
-from maps.layers import RIGHT_WITHIN_M, Square
-from maps.lettering import credits_of, font, metres, wrapped
-from maps.pictures import check_imagery
-from maps.strip import (
+from maps.card import (
     ANSWER,
     BELIEF,
     CARD,
@@ -27,31 +24,53 @@ from maps.strip import (
     PICKED,
     TRUTH,
     Box,
+    Caption,
+    Card,
+    Colour,
+    Marks,
+    Measures,
+    Point,
+    Spacing,
+    answer_words,
+    between,
     box_px,
+    check_height,
     draw_dot,
+    draw_hollow_diamond,
+    draw_way,
+    ends_px,
     format_of,
     ground_in,
-    grown,
-    nearer,
-    pixel,
+    probability_words,
+    ramp,
+    swatch,
 )
-from zoomloc.errors import ZoomlocError
+from maps.layers import Square
+from maps.lettering import credits_of, font, metres, wrapped
+from maps.pictures import check_imagery
 from zoomloc.world.answers import Answer
 from zoomloc.world.cells import LatLng, size_m, xy_of
-from zoomloc.world.files import written_whole
 from zoomloc.world.images import load_fitted
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
 
 Array = npt.NDArray[np.float64]
-Colour = tuple[int, int, int]
-Point = tuple[float, float]
 
 _HEIGHTS_PX = (240, 1200)  # below, captions cannot be read
-_PAD, _GAP = 1 / 16, 1 / 9  # of the height: around the card, between panels
 _GRID, _LINE = 0.34, 0.013  # of the height: the grid below the photo, and between the two
 _WIDEST = 1.7  # of the height: a wide photo is shown smaller, never cut
 _TITLE, _SMALL, _TINY = 0.058, 0.045, 0.032  # letters, of the height
+_LINE_HIGH = _SMALL * 1.25
+_MEASURES = Measures(
+    pad=1 / 16,
+    gap=1 / 9,
+    title=_TITLE,
+    small=_SMALL,
+    above=0.03,
+    heading=_TITLE * 1.4,
+    line=_LINE_HIGH,
+    after=_LINE_HIGH * 1.6,  # for the key
+)
 _LEAST_BELIEF = 0.001  # less is not tinted; the tint grows with the logarithm
 _SPOT_M, _SPOTS = 16.0, 50  # belief is shown of spots so wide, at most so many across
 _CLOSE_UP = 2.2  # side of the close-up, by how far the fan reaches
@@ -120,11 +139,9 @@ def write_why(
     PhotoError for an unreadable photo, ImageryError where region and imagery do not belong
     together, ZoomlocError for another height.
     """
-    kind = format_of(out)
+    format_of(out)
     check_imagery(region, pyramid)
-    least, most = _HEIGHTS_PX
-    if not least <= height_px <= most:
-        raise ZoomlocError(f"why: height_px {height_px}; choose {least} to {most}")
+    check_height("why", height_px, *_HEIGHTS_PX)
     large = height_px * FINER
     whole, close = _whole_square(reasons, region), _close_square(answer, reasons, region)
     panels = [
@@ -132,14 +149,12 @@ def write_why(
         _belief_panel(answer, reasons, pyramid, (whole, close), large),
         _fan_panel(answer, reasons, pyramid, close, large),
     ]
-    card = _Card(panels, large)
-    card.draw_rings(reasons.rings_m)
-    card.draw_links(box_px(close, whole, large))
-    card.draw_captions()
-    card.draw_footer(credits_of(region), answer)
-    picture = card.finished()
-    with written_whole(out) as temporary:
-        picture.save(temporary, kind, quality=90)
+    card = Card([panel.picture for panel in panels], large, _MEASURES)
+    _draw_rings(card, panels[0].picture, reasons.rings_m)
+    card.draw_links([(1, box_px(close, whole, large))], (*INK, 110), max(2, large // 300))
+    card.draw_captions([_caption(panel, card) for panel in panels])
+    _draw_footer(card, credits_of(region), answer)
+    card.write(out)
 
 
 # 1. the photo and its fan
@@ -162,8 +177,8 @@ def _photo_panel(reasons: Reasons, path: Path, px: int) -> _Panel:
         "Each column of the grid is a slice of the view, each row a distance, the nearest at "
         "the bottom. Bright: sure of what stands there."
     )
-    ramp = _ramp(px, [_sureness(share) for share in np.linspace(0, 1, 64)])
-    return _Panel(panel, "What does the photo show?", note, [ramp, "unsure to sure"])
+    sureness = ramp(px, [_sureness(share) for share in np.linspace(0, 1, 64)])
+    return _Panel(panel, "What does the photo show?", note, [sureness, "unsure to sure"])
 
 
 def _draw_uprights(photo: Image.Image, at_px: Sequence[float]) -> None:
@@ -199,7 +214,7 @@ def _ordered(box: Box) -> Box:
 
 
 def _sureness(share: float) -> Colour:
-    return _between((NO_IMAGERY, (120, 146, 170), INK), share)
+    return between((NO_IMAGERY, (120, 146, 170), INK), share)
 
 
 # 2. belief
@@ -238,9 +253,9 @@ def _belief_panel(
     base.paste(colour, mask=ImageChops.multiply(opacity, has_imagery))
     draw = ImageDraw.Draw(base)
     draw.rectangle(box_px(close, whole, px), None, INK, max(2, px // 200))
-    place = pixel(answer.place, whole, px)
-    if answer.truth is not None:
-        _mark_truth(base, nearer(place, pixel(answer.truth, whole, px), 3 * px), px / 22)
+    place, truth = ends_px(answer, whole, px)
+    if truth is not None:
+        draw_hollow_diamond(base, truth, px / 22, TRUTH)
     draw_dot(draw, place, px / 130, ANSWER)
     note = (
         "The photo is compared with every place of the map, in every heading. Tint: belief that "
@@ -249,7 +264,7 @@ def _belief_panel(
     key: list[Image.Image | str] = []
     for share in (_LEAST_BELIEF, 0.01, 0.1, 1.0):
         t = _strength(np.array(share)).item()
-        key += [_swatch(px, _between((CARD, _heat(t)), _opacity(t))), f"{100 * share:g} %"]
+        key += [swatch(px, between((CARD, _heat(t)), _opacity(t))), f"{100 * share:g} %"]
     return _Panel(base, "Which place looks like that?", note, key)
 
 
@@ -298,7 +313,7 @@ def _places_at(shares: Array, places: int) -> tuple[npt.NDArray[np.int64], npt.N
 
 
 def _heat(strength: float) -> Colour:
-    return _between(((130, 40, 170), BELIEF, (255, 150, 60), (255, 245, 190)), strength)
+    return between(((130, 40, 170), BELIEF, (255, 150, 60), (255, 245, 190)), strength)
 
 
 def _opacity(strength: float) -> float:
@@ -321,32 +336,22 @@ def _fan_panel(
 ) -> _Panel:
     """The ground round the answer, north up, with the bins, the heading, answer and truth."""
     base, _ = ground_in(square, pyramid, px)
-    place = pixel(answer.place, square, px)
+    place, truth = ends_px(answer, square, px)
     per_m = px / (_CLOSE_UP * max(reasons.borders_m))
     base = _with_bins(base, reasons, place, per_m)
     draw = ImageDraw.Draw(base)
     bearing = reasons.heading_deg if answer.bearing_deg is None else answer.bearing_deg
-    if answer.truth is not None:
-        truth = nearer(place, pixel(answer.truth, square, px), 3 * px)
-        for width, colour in ((px // 80, CARD), (px // 160, TRUTH)):
-            draw.line([place, truth], colour, width)
-        _mark_truth(base, truth, px / 15)
+    if truth is not None:
+        draw_way(draw, place, truth, px // 80, TRUTH)
+        draw_hollow_diamond(base, truth, px / 15, TRUTH)
     _draw_arrow(draw, place, bearing, max(reasons.borders_m) * per_m * 1.05, px)
     draw_dot(draw, place, px / 55, ANSWER)
-    word = "best guess" if answer.unknown else "answer"
-    off = answer.error_m
-    far = f", {metres(off)} off" if off is not None and math.isfinite(off) else ""
     note = (
         f"Slices and rings laid on the map, looking to {bearing:.0f}°. Filled by how well photo "
         "and map agree: the fuller, the more that part counts."
     )
-    key: list[Image.Image | str] = [
-        _swatch(px, _FOR),
-        "speaks for this place",
-        _swatch(px, _AGAINST),
-        "against",
-    ]
-    return _Panel(base, f"Why here? The {word}{far}", note, key)
+    key = (swatch(px, _FOR), "speaks for this place", swatch(px, _AGAINST), "against")
+    return _Panel(base, f"Why here? The {answer_words(answer, ',')}", note, key)
 
 
 def _with_bins(base: Image.Image, reasons: Reasons, place: Point, per_m: float) -> Image.Image:
@@ -395,134 +400,44 @@ def _draw_arrow(
         draw.polygon([tip, *wings], colour)
 
 
-# 4. the card
+# 4. what stands round the panels
 
 
-class _Card:
-    """The card that panels, captions, keys and footer are drawn on, ``FINER`` times larger."""
-
-    def __init__(self, panels: Sequence[_Panel], height: int) -> None:
-        self.panels, self.height = panels, height
-        self.pad, gap = round(height * _PAD), round(height * _GAP)
-        self.lefts = [self.pad]
-        for panel in panels:
-            self.lefts.append(self.lefts[-1] + max(panel.picture.width, height) + gap)
-        self.width = self.lefts.pop() - gap + self.pad
-        self.card = Image.new("RGB", (self.width, self.pad + height), CARD)
-        for left, panel in zip(self.lefts, panels, strict=True):
-            self.card.paste(panel.picture, (left, self._top(panel)))
-        self.title, self.small, self.tiny = (font(height * s) for s in (_TITLE, _SMALL, _TINY))
-
-    def _top(self, panel: _Panel) -> int:
-        return self.pad + (self.height - panel.picture.height) // 2
-
-    def draw_rings(self, rings_m: Sequence[float]) -> None:
-        """The distance of each row of the grid, beside it; not so many that they touch."""
-        draw, first = ImageDraw.Draw(self.card), self.panels[0]
-        bottom = self._top(first) + first.picture.height
-        x = self.lefts[0] + first.picture.width + self.height * 0.012
-        row = self.height * _GRID / len(rings_m)
-        every = math.ceil(self.height * _TINY * 1.1 / row)
-        for ring in range(0, len(rings_m), every):
-            y = bottom - (ring + 0.5) * row
-            draw.text((x, y), f"{rings_m[ring]:g} m", DIM, self.tiny, anchor="lm")
-
-    def draw_links(self, frame: Box) -> None:
-        """From the frame in the middle panel to the close-up's edge."""
-        over = Image.new("RGBA", self.card.size)
-        draw = ImageDraw.Draw(over)
-        _, top, right, bottom = np.clip(frame, 0, self.height)
-        for y, end in ((top, self.pad), (bottom, self.pad + self.height)):
-            line = [(self.lefts[1] + right, self.pad + y), (self.lefts[2], end)]
-            draw.line(line, (*INK, 110), max(2, self.height // 300))
-        self.card = Image.alpha_composite(self.card.convert("RGBA"), over).convert("RGB")
-
-    def draw_captions(self) -> None:
-        """Title, note and key below each panel."""
-        line = self.height * _SMALL * 1.25
-        notes = [
-            wrapped(p.note, self.small, max(p.picture.width, self.height)) for p in self.panels
-        ]
-        top = self.card.height + self.height * 0.03
-        below = top + self.height * _TITLE * 1.4
-        end = below + max(map(len, notes)) * line
-        self.card = grown(self.card, round(end + 1.6 * line) - self.card.height)
-        draw = ImageDraw.Draw(self.card)
-        for left, panel, lines in zip(self.lefts, self.panels, notes, strict=True):
-            draw.text((left, top), panel.title, INK, self.title)
-            for k, text in enumerate(lines):
-                draw.text((left, below + k * line), text, DIM, self.small)
-            self._draw_key(draw, panel, left, end + 0.8 * line)
-
-    def _draw_key(self, draw: ImageDraw.ImageDraw, panel: _Panel, x: float, y: float) -> None:
-        for part in panel.key:
-            if isinstance(part, str):
-                draw.text((x, y), part, DIM, self.small, anchor="lm")
-                x += self.small.getlength(part) + self.height * 0.04
-            else:
-                self.card.paste(part, (round(x), round(y) - part.height // 2))
-                x += part.width + self.height * 0.02
-
-    def draw_footer(self, credits: str, answer: Answer) -> None:
-        """Attribution, never cut; the probability and the marks."""
-        line = self.height * _SMALL * 1.25
-        words = f"probability {answer.probability:.2f} within {RIGHT_WITHIN_M:.0f} m"
-        marks = ["answer", "truth"] if answer.truth is not None else ["answer"]
-        room = self.lefts[2] - 2 * self.pad
-        lines = wrapped(credits, self.small, room)
-        top = self.card.height + 0.5 * line
-        self.card = grown(self.card, round(line * (0.5 + max(1, len(lines))) + self.pad))
-        draw = ImageDraw.Draw(self.card)
-        for k, text in enumerate(lines):
-            draw.text((self.pad, top + k * line), text, DIM, self.small)
-        draw.text((self.lefts[2], top), words, DIM, self.small)
-        after = self.lefts[2] + self.small.getlength(words) + self.height * 0.035
-        self._draw_marks(draw, marks, after, top)
-
-    def _draw_marks(
-        self, draw: ImageDraw.ImageDraw, words: Sequence[str], x: float, y: float
-    ) -> None:
-        for word in words:
-            at = (x + self.height * 0.02, y + self.height * _SMALL * 0.62)
-            if word == "answer":
-                draw_dot(draw, at, self.height * 0.013, ANSWER)
-            else:
-                _mark_truth(self.card, at, self.height * 0.026)
-            draw.text((x + self.height * 0.052, y), word, DIM, self.small)
-            x += self.height * 0.075 + self.small.getlength(word)
-
-    def finished(self) -> Image.Image:
-        """The card at the size that was asked for."""
-        return self.card.reduce(FINER)
+def _draw_rings(card: Card, picture: Image.Image, rings_m: Sequence[float]) -> None:
+    """The distance of each row of the grid, beside it; not so many that they touch."""
+    draw, tiny = ImageDraw.Draw(card.image), font(card.height * _TINY)
+    bottom = card.top_of(picture) + picture.height
+    x = card.lefts[0] + picture.width + card.height * 0.012
+    row = card.height * _GRID / len(rings_m)
+    every = math.ceil(card.height * _TINY * 1.1 / row)
+    for ring in range(0, len(rings_m), every):
+        y = bottom - (ring + 0.5) * row
+        draw.text((x, y), f"{rings_m[ring]:g} m", DIM, tiny, anchor="lm")
 
 
-def _mark_truth(picture: Image.Image, at: Point, radius: float) -> None:
-    """A hollow diamond: what lies where the truth is must be seen."""
-    x, y = at
-    for outer, inner, colour in ((1.0, 0.48, CARD), (0.94, 0.54, INK), (0.86, 0.62, TRUTH)):
-        mask = Image.new("L", picture.size)
-        for share, value in ((outer, 255), (inner, 0)):
-            r = share * radius
-            corners = [(x - r, y), (x, y - r), (x + r, y), (x, y + r)]
-            ImageDraw.Draw(mask).polygon(corners, value)
-        picture.paste(colour, mask=mask)
+def _caption(panel: _Panel, card: Card) -> Caption:
+    """As wide as the panel."""
+    lines = wrapped(panel.note, card.small, max(panel.picture.width, card.height))
+    return Caption(panel.title, lines, panel.key)
 
 
-def _ramp(px: int, colours: Sequence[Colour]) -> Image.Image:
-    """Colours side by side, smoothly."""
-    row = np.array([colours], np.uint8)
-    return Image.fromarray(row).resize((round(px * 0.26), round(px * 0.034)))
+def _draw_footer(card: Card, credits: str, answer: Answer) -> None:
+    """Attribution, never cut; the probability and the marks below the last panel."""
+    height, left = card.height, card.lefts[2]
+    line = height * _LINE_HIGH
+    lines = wrapped(credits, card.small, left - 2 * card.pad)
+    top = card.image.height + 0.5 * line
+    draw = card.grow(round(line * (0.5 + max(1, len(lines))) + card.pad))
+    card.draw_lines(draw, lines, (card.pad, top), line)
 
+    def draw_answer(at: Point) -> None:
+        draw_dot(draw, at, height * 0.013, ANSWER)
 
-def _swatch(px: int, colour: Colour) -> Image.Image:
-    return Image.new("RGB", (round(px * 0.034),) * 2, colour)
+    def draw_truth(at: Point) -> None:
+        draw_hollow_diamond(card.image, at, height * 0.026, TRUTH)
 
-
-def _between(colours: Sequence[Colour], share: float) -> Colour:
-    """The colour so far along a row of colours, 0..1."""
-    at = min(max(share, 0.0), 1.0) * (len(colours) - 1)
-    first = min(int(at), len(colours) - 2)
-    mixed = [
-        a + (b - a) * (at - first) for a, b in zip(colours[first], colours[first + 1], strict=True)
-    ]
-    return round(mixed[0]), round(mixed[1]), round(mixed[2])
+    marks: Marks = [("answer", draw_answer), ("truth", draw_truth)]
+    shown = marks if answer.truth is not None else marks[:1]
+    shares = Spacing(before=0.035, mark=0.02, word=0.052, after=0.075, down=_SMALL * 0.62)
+    spacing = Spacing(*(height * share for share in shares))
+    card.draw_legend(draw, probability_words(answer), shown, (left, top), spacing)
