@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,9 @@ from zoomloc.bench.entrants import ENTRANTS, entrants
 from zoomloc.bench.leaks import compare, disturb, markdown
 from zoomloc.bench.protocols import PRESETS, TownPlan, trials
 from zoomloc.bench.rows import read_rows
-from zoomloc.bench.scoring import Scores, figures
+from zoomloc.bench.scoring import Scores, _bearing_off, figures
+from zoomloc.bench.searching import compare_searches
+from zoomloc.bench.searching import markdown as search_table
 from zoomloc.config import load_config
 from zoomloc.errors import ConfigError, PhotoError
 from zoomloc.locator import Locator, Query
@@ -241,9 +244,41 @@ def test_figures_hold_one_entry_a_photo(learnt, painted):
     locator = Locator.load(learnt)
     answers = list(locator.answers([Query.of(p) for p in photos]))
     held = [[True, True], [True, False]] * (len(photos) // 2)
-    scores = Scores(answers, [], [0.002] * len(photos), held)
+    off_deg = [2.0, 6.0, math.nan] * (len(photos) // 3)
+    scores = Scores(answers, [], [0.002] * len(photos), held, off_deg)
     metrics, details = figures(scores, [0] * len(photos))
+    errors = np.array([a.error_m for a in answers])
+    right, known = errors <= 50, np.isfinite(off_deg)
+    assert details["right"]["n"] == right.sum() > 0
+    assert details["right"]["median_error_m"] == pytest.approx(np.median(errors[right]), abs=0.01)
+    assert details["right"]["median_bearing_off_deg"] == np.median(np.array(off_deg)[right & known])
     assert details["zoom_accuracy"] == [1.0, 0.5]
     assert details["area_recall"][0] == {"area": 0.0003, "recall": 0.0}
     assert details["area_recall"][-1] == {"area": 1.0, "recall": 1.0}
     assert len(details["errors_m"]) == len(details["probability"]) == metrics["r_at_50m"]["n"]
+
+
+def test_bearings_differ_the_short_way_round():
+    assert _bearing_off(350.0, 10.0) == pytest.approx(20)
+    assert _bearing_off(180.0, 0.0) == pytest.approx(180)
+    assert math.isnan(_bearing_off(None, 10.0)) and math.isnan(_bearing_off(10.0, None))
+
+
+def test_coarse_to_fine_is_compared_with_every_place(smoke, tmp_path):
+    """On the smoke towns and their match; in so small a town most places are searched anyway."""
+    _, work, _ = smoke
+    (run,) = (work / "runs").glob("smoke-unseen-town-*-match-*")
+    places = sorted((work / "places").glob("town-*-test"))
+    every, some = compare_searches(run, places)
+    assert (
+        every.photos
+        == some.photos
+        == sum(len(read_photos(p / "photos.parquet", "test")) for p in places)
+    )
+    assert some.products < 0.2 * every.products
+    assert every.less.value == 0 and abs(some.recall + some.less.value - every.recall) < 1e-9
+    assert "coarse to fine" in search_table([every, some])
+    done = zoomloc("bench", "search", "--run", str(run), "--preset", "smoke", "--work", str(work),
+                   "--out", str(tmp_path))  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "search.md").read_text() == done.stdout.rstrip("\n") + "\n"
