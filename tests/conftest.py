@@ -1,6 +1,7 @@
 """Worlds that several test files share, each built once a test session."""
 
 import os
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from zoomloc.cli import main
 from zoomloc.config import Config, load_config
 from zoomloc.world.photos import Photo, write_photos
 
@@ -150,3 +152,20 @@ def small_config(painted) -> Config:
             "train.lr=0.003",
         ],
     )
+
+
+@pytest.fixture
+def zoomloc(monkeypatch, capfd):
+    """Run the command in this process: (exit code, stdout, stderr)."""
+
+    def run(*words) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["zoomloc", *map(str, words)])
+        try:
+            main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run

@@ -9,25 +9,6 @@ import sys
 import pytest
 from PIL import Image
 
-from zoomloc.cli import main
-
-
-@pytest.fixture
-def zoomloc(monkeypatch, capfd):
-    """Run the command in this process: (exit code, stdout, stderr)."""
-
-    def run(*words) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["zoomloc", *map(str, words)])
-        try:
-            main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        return code, out, err
-
-    return run
-
 
 @pytest.fixture(scope="module")
 def run_folder(painted, tmp_path_factory):
@@ -46,7 +27,11 @@ def run_folder(painted, tmp_path_factory):
         "train.threads=1",
         f"data={painted}",
     ]
-    command = [sys.executable, "-m", "zoomloc", "train", "demo", "--run", str(folder), "--quiet"]
+    return trained_by_command(folder, ["demo"], sets)
+
+
+def trained_by_command(folder, configs, sets):
+    command = [sys.executable, "-m", "zoomloc", "train", *configs, "--run", str(folder), "--quiet"]
     subprocess.run([*command, *(w for s in sets for w in ("--set", s))], check=True)
     return folder
 
@@ -335,10 +320,7 @@ def match_run(painted, tmp_path_factory):
         "train.val_photos=4",
         f"data={painted}",
     ]
-    command = [sys.executable, "-m", "zoomloc", "train", "demo", "models/match", "--quiet"]
-    words = (w for s in sets for w in ("--set", s))
-    subprocess.run([*command, "--run", str(folder), *words], check=True)
-    return folder
+    return trained_by_command(folder, ["demo", "models/match"], sets)
 
 
 def test_an_index_is_made_once_and_then_used(zoomloc, match_run, painted, tmp_path):

@@ -26,7 +26,6 @@ from test_strip import (
 
 from maps.why import write_why
 from zoomloc.checkpoint import build_model
-from zoomloc.cli import main
 from zoomloc.errors import ImageryError, OutputError, PhotoError, ZoomlocError
 from zoomloc.locator import open_views
 from zoomloc.model.match import STRIDE
@@ -387,35 +386,25 @@ def test_drawing_needs_neither_folium_nor_torch():
 # 4. the command
 
 
-def run_command(monkeypatch, capfd, *words):
-    monkeypatch.setattr(sys, "argv", ["zoomloc", *map(str, words)])
-    try:
-        main()
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    return code, *capfd.readouterr()
-
-
-def test_locate_draws_why_a_match_answers_so(small_config, painted, tmp_path, monkeypatch, capfd):
+def test_locate_draws_why_a_match_answers_so(small_config, painted, tmp_path, zoomloc):
     train(match_config(small_config, steps=3), tmp_path / "run")
     photo = painted / "photos" / "d9" / "000.jpg"
     words = ("locate", photo, "--run", tmp_path / "run", "--why")
-    code, out, err = run_command(monkeypatch, capfd, *words, tmp_path / "why.png", "--json")
+    code, out, err = zoomloc(*words, tmp_path / "why.png", "--json")
     assert code == 0, err
     assert '"schema"' in out and "why.png" in err
     assert pixels_of(tmp_path / "why.png").shape[1] > 1300
-    code, _, err = run_command(monkeypatch, capfd, *words, tmp_path / "why.gif")
+    code, _, err = zoomloc(*words, tmp_path / "why.gif")
     assert code == 2 and ".png" in err
 
 
-def test_other_models_are_refused_in_one_line(small_config, painted, tmp_path, monkeypatch, capfd):
+def test_other_models_are_refused_in_one_line(small_config, painted, tmp_path, zoomloc):
     tree = small_config.to_dict()
     tree["train"] |= {"steps": 3}
     train(type(small_config).model_validate(tree), tmp_path / "run")
     photo = painted / "photos" / "d9" / "000.jpg"
     words = ("locate", photo, "--run", tmp_path / "run", "--why", tmp_path / "why.png")
-    code, out, err = run_command(monkeypatch, capfd, *words)
+    code, out, err = zoomloc(*words)
     lines = [line for line in err.splitlines() if line.strip()]
     assert code == 2 and out == "" and len(lines) == 1
     assert "no match" in lines[0] and str(tmp_path / "run") in lines[0] and "--strip" in lines[0]

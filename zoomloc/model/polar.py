@@ -7,6 +7,7 @@ circle, F slices of a fan, Z rings, C channels, J places, H x W pixels of the ma
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,18 +30,6 @@ class Rings(NamedTuple):
         """Features that the outermost bins reach beyond a place."""
         return math.ceil(max(self.rings_m) / self.feature_m) + 1
 
-    def offsets(self) -> list["Shift"]:
-        """For each slice and ring: which of POOLED is read, and how far off the place."""
-        return [
-            Shift(
-                pooled_as(ring_m),
-                -round(ring_m * math.cos(turn) / self.feature_m),
-                round(ring_m * math.sin(turn) / self.feature_m),
-            )
-            for turn in (2 * math.pi * n / self.slices for n in range(self.slices))
-            for ring_m in self.rings_m
-        ]
-
 
 class Shift(NamedTuple):
     """Which mean a bin is read from, and how many rows down and columns right of its place."""
@@ -48,6 +37,20 @@ class Shift(NamedTuple):
     source: int
     down: int
     right: int
+
+
+@lru_cache(8)  # asked for at every comparison, of one network
+def offsets(rings: Rings) -> tuple[Shift, ...]:
+    """For each slice and ring: which of POOLED is read, and how far off the place."""
+    return tuple(
+        Shift(
+            pooled_as(ring_m),
+            -round(ring_m * math.cos(turn) / rings.feature_m),
+            round(ring_m * math.sin(turn) / rings.feature_m),
+        )
+        for turn in (2 * math.pi * n / rings.slices for n in range(rings.slices))
+        for ring_m in rings.rings_m
+    )
 
 
 def slice_weights(
@@ -102,7 +105,7 @@ def polar_bins(features: Tensor, rings: Rings, step: int, phase: tuple[int, int]
     rows = len(range(phase[0], features.shape[1], step))
     columns = len(range(phase[1], features.shape[2], step))
     top, left = rings.pad + phase[0], rings.pad + phase[1]
-    shifts = [Shift(s.source, top + s.down, left + s.right) for s in rings.offsets()]
+    shifts = [Shift(s.source, top + s.down, left + s.right) for s in offsets(rings)]
     bins = _Shifted.apply(shifts, (rows, columns, step), *padded)
     return bins.unflatten(0, (rings.slices, len(rings.rings_m))).flatten(3).flatten(1, 2)
 
@@ -124,14 +127,14 @@ def bins_at(means: Means, rings: Rings, rows: Tensor, columns: Tensor) -> Tensor
 
     They come in the number format of the means.
     """
-    offsets = rings.offsets()
+    wanted = offsets(rings)
     channels = means.maps[0].shape[2]
-    found = means.maps[0].new_empty(len(offsets), len(rows), channels)
+    found = means.maps[0].new_empty(len(wanted), len(rows), channels)
     for source, one in enumerate(means.maps):
-        chosen = [i for i, shift in enumerate(offsets) if shift.source == source]
+        chosen = [i for i, shift in enumerate(wanted) if shift.source == source]
         if not chosen:
             continue
-        shifts = [offsets[i].down * one.shape[1] + offsets[i].right for i in chosen]
+        shifts = [wanted[i].down * one.shape[1] + wanted[i].right for i in chosen]
         place = (rows + means.pad) * one.shape[1] + columns + means.pad
         index = torch.tensor(shifts, device=rows.device)[:, None] + place
         found[chosen] = one.view(-1, channels)[index]

@@ -28,7 +28,7 @@ def scorer_of(
     if isinstance(model, Towers):
         return TowersScorer(model, views)
     if isinstance(model, MatchModel):
-        return MatchScorer(model, views, use_place and model.spec.memory, search.refined)
+        return MatchScorer(model, views, search.refined, use_place and model.spec.memory)
     assert isinstance(model, ZoomModel)
     return ZoomScorer(model, views, use_place and model.spec.place)
 

@@ -108,7 +108,8 @@ def open_index(
         arrays = {name: np.load(folder / f"{name}.npy", mmap_mode="c") for name in shapes}
     except (OSError, ValueError):  # damaged: the map is encoded anew
         return None
-    return _index({name: torch.from_numpy(array) for name, array in arrays.items()}, model)
+    device = home_of(model)
+    return _index({n: torch.from_numpy(array).to(device) for n, array in arrays.items()}, model)
 
 
 def _known(folder: Path, about: dict[str, Any]) -> dict[str, Any] | None:

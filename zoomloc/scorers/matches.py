@@ -25,8 +25,7 @@ from zoomloc.world.cells import Floats, LatLng
 from zoomloc.world.images import width_held
 
 COARSE_M = 16.0  # between the places that all photos are compared with
-REFINED = 0.09  # share of them round which places are twice as dense
-SHARE_OF_SHARE = 0.12  # of that share of the ground, for each doubling more
+SHARE_OF_SHARE = 0.12  # of the share that is refined, for each doubling after the first
 AT_ONCE = 32  # photos
 PLACES_AT_ONCE = 4096
 FOVS_DEG = (50.0, 65.0, 80.0, 95.0)  # tried where a photo does not tell
@@ -69,8 +68,8 @@ class MatchScorer(DenseScorer):
 
     model: MatchModel
     views: RegionViews
+    refined: float
     use_memory: bool = False
-    refined: float = REFINED
     kept: Callable[[], MapIndex | None] | None = None
     products: int = 0  # multiply-adds of all comparisons so far
 
