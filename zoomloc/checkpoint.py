@@ -21,6 +21,7 @@ from zoomloc.errors import CheckpointError, ConfigError, RegionError
 from zoomloc.model.encoders import EncoderSpec, architecture_of
 from zoomloc.model.match import MatchModel, MatchSpec
 from zoomloc.model.precision import device_of
+from zoomloc.model.residual import ResidualZoom
 from zoomloc.model.towers import Towers, TowersSpec
 from zoomloc.model.zoom import ZoomModel, ZoomSpec
 from zoomloc.world.files import read_json, write_json, written_whole
@@ -48,7 +49,7 @@ class Explained:
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)  # encoders_of the network
 
 
-Network = ZoomModel | Towers | MatchModel
+Network = ZoomModel | Towers | MatchModel | ResidualZoom
 
 
 def encoders_of(model: Any) -> dict[str, dict[str, Any]]:
@@ -115,6 +116,9 @@ def network(model: ModelConfig, branching: int, encoders: Encoders = NO_ENCODERS
         return Towers(towers_spec(model, encoders))
     if model.kind == "match":
         return MatchModel(match_spec(model, encoders))
+    if model.kind == "residual":
+        zoom = spec_of(model, branching, encoders)
+        return ResidualZoom(match_spec(model, encoders), zoom, model.residual.silent)
     return ZoomModel(spec_of(model, branching, encoders))
 
 

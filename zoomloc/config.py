@@ -128,12 +128,19 @@ class MatchConfig(Section):
     layers_until: float = Field(1.0, gt=0, le=1)  # share of the run after which it is left out
 
 
-class ModelConfig(Section):
-    """The encoders and what stands on them: the zoom transformer, or two towers."""
+class ResidualConfig(Section):
+    """The zoom on top of the match; it learns in the steps that ``match.straight`` grants it."""
 
-    kind: Literal["zoom", "towers", "match"] = "zoom"
+    silent: float = Field(0.2, ge=0, lt=1)  # share of photos for which the match stands alone
+
+
+class ModelConfig(Section):
+    """The encoders and what stands on them: the zoom transformer, two towers, the match."""
+
+    kind: Literal["zoom", "towers", "match", "residual"] = "zoom"
     towers: TowersConfig = TowersConfig()
     match: MatchConfig = MatchConfig()
+    residual: ResidualConfig = ResidualConfig()
     photo_px: tuple[int, int] = (64, 32)  # width, height; padded to this shape, never squashed
     view_px: int = Field(64, ge=16)
     view_margin: float = Field(0.0, ge=0, le=2)  # context around a view, share of its side

@@ -69,6 +69,12 @@ class GroundMap:
         """Fractional (row, column) in the grid of terminal cells of pixel positions."""
         return row / self.px_per_cell + self.corner[0], column / self.px_per_cell + self.corner[1]
 
+    def cell_middles(self, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+        """Pixel rows (R,) and columns (C,) of the middles of a grid of terminal cells."""
+        rows, columns = (np.arange(n, dtype=np.float64) + 0.5 for n in shape)
+        row, column = self.corner
+        return (rows - row) * self.px_per_cell, (columns - column) * self.px_per_cell
+
     def whole(self) -> Window:
         """All of it."""
         return Window(0, 0, self.shape_px[1], self.shape_px[0])

@@ -42,6 +42,7 @@ ENTRANTS = {
         Entrant("retrieval", "models/retrieval", (_RATES, _CONTEXT, _TURNED)),
         Entrant("hierarchical", "models/hierarchical", (_RATES, _CONTEXT, _TURNED)),
         Entrant("match", "models/match", (_RATES,)),
+        Entrant("zoomloc", "models/zoomloc", (_RATES,)),
     )
 }
 

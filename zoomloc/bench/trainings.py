@@ -41,8 +41,9 @@ class Training:
             }
         )
         changes: dict[str, Any] = {"train": train, "data": self.train[0], "name": self.run.name}
-        if len(self.train) > 1:
+        if len(self.train) > 1:  # where an absolute place means nothing
             changes["regions"] = self.train
+            changes["model"] = self.config.model.model_copy(update={"place": False})
         return self.config.model_copy(update=changes | {"val_regions": self.val})
 
 

@@ -124,7 +124,10 @@ class MatchModel(nn.Module):
 
     def encode_photos(self, photos: Tensor, weights: Tensor) -> Fans:
         """(B, 3, h, w) in 0..1 and slice weights (B, F, w') -> what stands in each bin."""
-        encoded = self.photo_encoder(photos)
+        return self.fans(self.photo_encoder(photos), weights)
+
+    def fans(self, encoded: Tensor, weights: Tensor) -> Fans:
+        """What the photo encoder made of photos, and slice weights -> what stands in each bin."""
         features, confidence = self.columns(encoded, weights)
         seen = (weights.sum(-1) > LEAST_SHARE)[..., None]  # (B, F, 1)
         whole = None if self.whole is None else _unit(self.whole(encoded)[:, 0])

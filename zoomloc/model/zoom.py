@@ -9,6 +9,7 @@ the zooms), K children, T tokens of the sequence, D width.
 """
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,7 @@ from zoomloc.model.encoders import (
     EncoderSpec,
     PhotoTokens,
     ViewTokens,
+    build_encoder,
     build_encoders,
     check_children,
     check_pictures,
@@ -83,16 +85,19 @@ class Steps:
 class ZoomModel(nn.Module):
     """Encoders, causal transformer and choice head.
 
-    ``spec`` builds the same network again, without the source of pretrained weights.
+    ``spec`` builds the same network again, without the source of pretrained weights;
+    ``photo_encoder`` is that of another network that photos go through as well.
     """
 
-    def __init__(self, spec: ZoomSpec) -> None:
+    def __init__(self, spec: ZoomSpec, photo_encoder: Any = None) -> None:
         super().__init__()
         _check(spec)
         side = int(spec.branching**0.5)
         # 1. pictures to tokens
-        self.photo_encoder, self.view_encoder = build_encoders(
-            spec.photo_encoder, spec.view_encoder, spec.shared_encoder
+        self.photo_encoder, self.view_encoder = (
+            build_encoders(spec.photo_encoder, spec.view_encoder, spec.shared_encoder)
+            if photo_encoder is None
+            else (photo_encoder, build_encoder(spec.view_encoder))
         )
         self.spec = replace(
             spec,
@@ -128,6 +133,13 @@ class ZoomModel(nn.Module):
         self.root_head = nn.Linear(spec.width, ROOT_SLOTS)
         self.head = nn.Linear(spec.width, spec.branching) if spec.head != "pointer" else None
         self.query = nn.Linear(spec.width, spec.width) if spec.head != "linear" else None
+
+    def silence(self) -> None:
+        """Make all logits 0 until training changes that."""
+        for layer in (self.root_head, self.head, self.query):
+            if layer is not None:
+                nn.init.zeros_(layer.weight)
+                nn.init.zeros_(layer.bias)
 
     def encode_photos(self, photos: Tensor) -> Tensor:
         """(B, 3, h, w) in 0..1 -> (B, P, D)."""

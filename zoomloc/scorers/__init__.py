@@ -13,10 +13,12 @@ from torch import nn
 from zoomloc.config import SearchConfig
 from zoomloc.index import RegionViews
 from zoomloc.model.match import MapIndex, MatchModel
+from zoomloc.model.residual import ResidualZoom
 from zoomloc.model.towers import Towers
 from zoomloc.model.zoom import ZoomModel
 from zoomloc.scorers.mapped import folder_of, open_index
 from zoomloc.scorers.matches import MatchScorer
+from zoomloc.scorers.residual import ResidualScorer
 from zoomloc.scorers.towers import TowersScorer
 from zoomloc.scorers.zooms import ZoomScorer
 
@@ -29,6 +31,12 @@ def scorer_of(
         return TowersScorer(model, views)
     if isinstance(model, MatchModel):
         return MatchScorer(model, views, search.refined, use_place and model.spec.memory)
+    if isinstance(model, ResidualZoom):
+        # an f that knows absolute places is of no use elsewhere
+        used = use_place or not model.zoom.spec.place
+        corrections = ZoomScorer(model.zoom, views, model.zoom.spec.place) if used else None
+        memory = use_place and model.match.spec.memory
+        return ResidualScorer(model.match, views, search.refined, memory, corrections=corrections)
     assert isinstance(model, ZoomModel)
     return ZoomScorer(model, views, use_place and model.spec.place)
 

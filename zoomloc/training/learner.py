@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from zoomloc.config import Config
 from zoomloc.training.dataset import Ground
 from zoomloc.training.matches import MatchLearner
+from zoomloc.training.residual import ResidualLearner
 from zoomloc.training.towers import TowersLearner
 from zoomloc.training.zooms import ZoomLearner
 
@@ -48,4 +49,6 @@ def build_learner(config: Config, model: nn.Module, grounds: Sequence[Ground]) -
         return TowersLearner(config, model, grounds)
     if config.model.kind == "match":
         return MatchLearner(config, model, grounds)
+    if config.model.kind == "residual":
+        return ResidualLearner(config, model, grounds)
     return ZoomLearner(config, model, grounds)

@@ -42,6 +42,11 @@ class Pose:
     mirrored: bool
     phase: tuple[int, int]  # row and column of the lattice's first place
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether the map lies as it is, north up."""
+        return (self.turn, self.scale, self.mirrored) == (0.0, 1.0, False)
+
 
 @dataclass(frozen=True)
 class MatchBatch:
@@ -60,6 +65,24 @@ class MatchBatch:
     pose: Pose
     middle_m: Floats  # (2,) of the ground, in the region's frame
     layers: Tensor | None  # (3, P, P) uint8, as the ground
+    number: int  # of the region
+    photo: Ints  # (B,) which of its photos
+    window: Window
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Photos and places of a step, encoded and compared: what the photo encoder made of photos,
+    fans, map features (C, H, W), matches (N, B, J) with what is added to them, and the rows and
+    columns of the lattice.
+    """  # noqa: D205
+
+    encoded: Tensor
+    fans: Fans
+    features: Tensor
+    match: Tensor
+    added: Tensor
+    shape: list[int]
 
 
 class MatchLearner:
@@ -115,13 +138,20 @@ class MatchLearner:
             _drawn_pose(plan, rng),
             middle * plan.gsd_m,
             self._layers_picture(number, window),
+            number,
+            photos,
+            window,
         )
 
     def loss(self, batch: MatchBatch) -> Tensor:
         """-log of the probability near the truth, over all places and headings of the window."""
+        batch = moved(batch, home_of(self.model))
+        return self.loss_of(batch, self.compared(batch))
+
+    def compared(self, batch: MatchBatch) -> Compared:
+        """Each photo against all places and headings of the window."""
         train, plan, model = self.config.train, self.config.model.match, self.model
         device, pose = home_of(model), batch.pose
-        batch = moved(batch, device)
         photos = augment_photos(batch.photos, train.augment)
         ground = posed(_standard(augment_views(batch.ground[None], train.augment)[0]), pose)
         if pose.mirrored:
@@ -130,19 +160,24 @@ class MatchLearner:
             batch.fov_deg, model.column_count, plan.slices, plan.fan, share=batch.share
         )
         with autocast(train.precision, device):
-            fans = model.encode_photos(photos, weights.to(device))
+            encoded = model.photo_encoder(photos)
+            fans = model.fans(encoded, weights.to(device))
             seen = model.encode_map(ground)
         ends = zip(pose.phase, seen.unary.shape, strict=True)
         shape = [len(range(first, size, plan.lattice)) for first, size in ends]
         place = self._place(batch, shape)
         kind = number_format(train.precision, device)
         lattice = model.lattice(seen, plan.lattice, pose.phase, place, kind)
-        match, added = model.compare(fans, lattice)
-        near, log_weight = (v.to(device) for v in self._right(batch, shape))
-        loss = region_loss(match, model.scale(), added, near, log_weight)
+        return Compared(encoded, fans, seen.features, *model.compare(fans, lattice), shape)
+
+    def loss_of(self, batch: MatchBatch, seen: Compared) -> Tensor:
+        """The loss of what was compared."""
+        near, log_weight = (v.to(seen.match.device) for v in self._right(batch, seen.shape))
+        loss = region_loss(seen.match, self.model.scale(), seen.added, near, log_weight)
         if batch.layers is None:
             return loss
-        return loss + plan.layers * self._layers_loss(batch, fans, seen.features)
+        weight = self.config.model.match.layers
+        return loss + weight * self._layers_loss(batch, seen.fans, seen.features)
 
     def _place(self, batch: MatchBatch, shape: Sequence[int]) -> Tensor | None:
         """(J, 2) where the lattice lies in the region, 0..1, unless memory is left out."""

@@ -52,10 +52,7 @@ class ZoomLearner:
         self.config, self.grounds = config, grounds
         self.model: ZoomModel = model
         train = config.train
-        if config.model.place and len(grounds) > 1:
-            raise ConfigError(
-                "model.place: absolute place means nothing over several regions; set it to false"
-            )
+        check_place(config, grounds)
         self.order = Order(tuple(len(g.photos) for g in grounds), train.batch, train.seed)
         self.needs_weights = train.rollout_share > 0
 
@@ -93,11 +90,7 @@ class ZoomLearner:
         views = augment_views(batch.views, train.augment)
         if train.augment.first_view_plain:  # every path begins with it
             views[:1] = batch.views[:1] / 255.0
-        place = batch.place
-        if model.spec.place:
-            dropped = torch.rand(len(place), 1, 1, device=device) < model.spec.place_dropout
-            place = place.masked_fill(dropped, torch.nan)
-        steps = Steps(batch.view, batch.choice, place, batch.root_target is not None)
+        steps = steps_of(batch, model)
         with autocast(train.precision, device):
             root, zooms = model(model.encode_photos(photos), model.encode_views(views), steps)
         return path_loss(
@@ -121,6 +114,23 @@ class ZoomLearner:
             for path, row in zip(paths, scores, strict=True):
                 path.append(region.children(path[-1])[_drawn(row, rng)])
         return [tuple(path) for path in paths]
+
+
+def check_place(config: Config, grounds: Sequence[Ground]) -> None:
+    """Raises ConfigError where absolute place is to be learned over several regions."""
+    if config.model.place and len(grounds) > 1:
+        raise ConfigError(
+            "model.place: absolute place means nothing over several regions; set it to false"
+        )
+
+
+def steps_of(batch: ZoomBatch, model: ZoomModel) -> Steps:
+    """What the photos of a batch zoom through; absolute place is dropped for some of them."""
+    place = batch.place
+    if model.spec.place:
+        dropped = torch.rand(len(place), 1, 1, device=place.device) < model.spec.place_dropout
+        place = place.masked_fill(dropped, torch.nan)
+    return Steps(batch.view, batch.choice, place, batch.root_target is not None)
 
 
 def targets_of(ground: Ground, indices: Ints, train: TrainConfig) -> LeafTargets:

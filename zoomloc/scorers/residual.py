@@ -1,0 +1,57 @@
+"""The zoom on top of the match as a Scorer: the match's belief in each child, corrected by f.
+
+Knows nothing of search or of answers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoomloc.scorers.dense import DenseState
+from zoomloc.scorers.matches import MatchScorer, MatchState
+from zoomloc.scorers.shown import Shown
+from zoomloc.scorers.zooms import ZoomScorer
+from zoomloc.world.cells import Cell, Floats, Ints
+
+
+@dataclass
+class ResidualState(MatchState):
+    """The match's scores, and tokens (B, P, D) of the photos for f."""
+
+    tokens: Tensor
+
+
+@dataclass
+class ResidualScorer(MatchScorer):
+    """A match with f on top; ``corrections`` None leaves f out, as in ground it never saw."""
+
+    corrections: ZoomScorer | None = None
+
+    @torch.inference_mode()
+    def start(self, photos: Sequence[Shown]) -> MatchState:
+        """Photos -> the match's scores of all cells, and what f needs."""
+        state = super().start(photos)
+        if self.corrections is None:
+            return state
+        return ResidualState(state.scores, state.looks, self.corrections.start(photos))
+
+    def roots(self, state: DenseState) -> Floats:
+        """(B, R) log-scores of the roots that have imagery."""
+        found = super().roots(state)
+        if self.corrections is None or not isinstance(state, ResidualState):
+            return found
+        return np.asarray(found + self.corrections.roots(state.tokens))
+
+    def children(self, state: DenseState, photo_index: Ints, cells: Sequence[Cell]) -> Floats:
+        """(n, K) log-scores of the children of each cell, -inf without imagery."""
+        found = super().children(state, photo_index, cells)
+        if self.corrections is None or not isinstance(state, ResidualState):
+            return found
+        return np.asarray(found + self.corrections.children(state.tokens, photo_index, cells))
+
+    def leaves(self, state: DenseState) -> Floats | None:  # type: ignore[override]
+        """All terminal cells at once; None where f hangs on the path to each of them."""
+        return super().leaves(state) if self.corrections is None else None
