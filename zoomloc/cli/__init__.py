@@ -39,6 +39,9 @@ Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Run = Annotated[Path, typer.Option("--run", help="Folder of a trained run.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only results and errors.")]
+WithPhotos = Annotated[
+    bool, typer.Option("--with-photos", help="The region's training photos are evidence too.")
+]
 RegionFolder = Annotated[
     Path | None,
     typer.Option(
@@ -261,14 +264,16 @@ def evaluate(
         Path | None, typer.Option("--imagery", help="Another pyramid of the same ground.")
     ] = None,
     split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
+    with_photos: WithPhotos = False,
     quiet: Quiet = False,
 ) -> None:
     """Locate all photos of a split and report recall, with intervals and chance."""
     from zoomloc.cli import steps
 
     screen = Screen(quiet)
+    name = "with-photos.json" if with_photos else "report.json"
     report = steps.evaluate_split(
-        run, screen, json_path or run / "report.json", region, table, imagery, split
+        run, screen, json_path or run / name, region, table, imagery, split, with_photos
     )
     screen.recall_table(report)
 
@@ -287,16 +292,20 @@ def locate(
         Path | None,
         typer.Option("--why", help="Also draw why a match gave the first answer (.png)."),
     ] = None,
+    with_photos: WithPhotos = False,
     overrides: Overrides = [],  # noqa: B006
 ) -> None:
     """Say where photos were taken."""
     from zoomloc.cli import steps
+    from zoomloc.cli.known import with_photos as add_photos
     from zoomloc.cli.why import draw_why, require_match
 
     screen = Screen(to_stderr=as_json)
     found = steps.require_photos(photo)
     with steps.map_drawer() if map_path else nullcontext() as draw:
         locator = steps.locator_of_run(run, region, overrides)
+        if with_photos:
+            locator, _ = add_photos(locator, region or steps.config_of_run(run).data, run)
         if why is not None:
             require_match(locator, run)
         answers = steps.locate_photos(locator, found)

@@ -191,8 +191,13 @@ def evaluate_split(
     table: Path | None = None,
     imagery: Path | None = None,
     split: str = "test",
+    known: bool = False,
 ) -> dict[str, Any]:
-    """Locate all photos of a split and write report.json and answers.jsonl."""
+    """Locate all photos of a split and write report.json and answers.jsonl.
+
+    ``known``: the region's training photos are evidence as well.
+    """
+    from zoomloc.cli.known import with_photos
     from zoomloc.evaluate import evaluate_run
     from zoomloc.locator import Locator
     from zoomloc.world.photos import assert_disjoint, read_photos, split_hash, split_protocol
@@ -219,6 +224,9 @@ def evaluate_split(
         "photos": split,
         "search": f"{search.method} {search.beam}" if search.method == "beam" else search.method,
     }
+    if known:
+        locator, count = with_photos(locator, folder, run)
+        protocol["known_photos"] = str(count)
     with screen.bar("evaluate", "photos") as tick:
         report = evaluate_run(
             locator,

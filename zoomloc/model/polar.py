@@ -60,13 +60,15 @@ def slice_weights(
     fan: int,
     round_: bool = False,
     share: Sequence[float] | np.ndarray | float = 1.0,
+    off_deg: Sequence[float] | np.ndarray | float = 0.0,
 ) -> Tensor:
     """(B, F, columns): share of each column in each slice of a fan of F slices.
 
     fov_deg: (B,) horizontal field of view of each photo; share: how much of the picture's width
     it fills, between bars at both sides, which say nothing. The middle slice looks where the
-    photo looks. Columns of a perspective picture stand at atan(u tan(fov / 2)); those of a round
-    (equirectangular) one evenly. A slice that the picture only grazes weighs less than 1 in all.
+    photo looks, or ``off_deg`` to the left of that. Columns of a perspective picture stand at
+    atan(u tan(fov / 2)); those of a round (equirectangular) one evenly. A slice that the picture
+    only grazes weighs less than 1 in all.
     """
     fine = 4  # points a column, so that borders of slices cut columns
     fov = torch.as_tensor(fov_deg, dtype=torch.float32)[:, None]
@@ -76,7 +78,8 @@ def slice_weights(
     half = torch.deg2rad(fov / 2)
     azimuth = across * half if round_ else torch.atan(across * torch.tan(half))
     width = 2 * math.pi / slices
-    index = torch.round(azimuth / width).long() + fan // 2  # (B, columns * fine)
+    off = torch.deg2rad(torch.as_tensor(off_deg, dtype=torch.float32).expand(len(fov)))[:, None]
+    index = torch.round((azimuth + off) / width).long() + fan // 2  # (B, columns * fine)
     if fan == slices:  # a whole circle: its last half slice is the other half of the first
         index = index % slices
     inside = (index >= 0) & (index < fan) & (across.abs() <= 1)

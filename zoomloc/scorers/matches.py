@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from zoomloc.ground import GroundMap
 from zoomloc.index import RegionViews
-from zoomloc.model.match import STRIDE, Fans, MapIndex, MatchModel
+from zoomloc.model.match import STRIDE, Fans, Lattice, MapIndex, MatchModel
 from zoomloc.model.polar import fan_size, slice_weights
 from zoomloc.model.precision import home_of, number_format
 from zoomloc.scorers.dense import DenseScorer, DenseState, summed_up
@@ -23,6 +24,9 @@ from zoomloc.scorers.mapped import encode_region
 from zoomloc.scorers.shown import Shown, as_tensor
 from zoomloc.world.cells import Floats, LatLng
 from zoomloc.world.images import width_held
+
+if TYPE_CHECKING:
+    from zoomloc.scorers.known import KnownPhotos
 
 COARSE_M = 16.0  # between the places that all photos are compared with
 SHARE_OF_SHARE = 0.12  # of the share that is refined, for each doubling after the first
@@ -63,7 +67,8 @@ class MatchScorer(DenseScorer):
     """A MatchModel over a region; the map is encoded once.
 
     ``refined``: the share of the coarse places that are looked at finely; 1 leaves nothing to
-    chance. ``kept`` opens an index of the map that was made before.
+    chance. ``kept`` opens an index of the map that was made before; ``known`` are photos whose
+    place is known, as further evidence.
     """
 
     model: MatchModel
@@ -71,6 +76,7 @@ class MatchScorer(DenseScorer):
     refined: float
     use_memory: bool = False
     kept: Callable[[], MapIndex | None] | None = None
+    known: "KnownPhotos | None" = None
     products: int = 0  # multiply-adds of all comparisons so far
 
     @cached_property
@@ -82,8 +88,12 @@ class MatchScorer(DenseScorer):
     def start(self, photos: Sequence[Shown]) -> MatchState:
         """Photos -> log-likelihoods of all terminal cells, summed over headings and places."""
         looks = [self._looks(photos[i : i + AT_ONCE]) for i in range(0, len(photos), AT_ONCE)]
-        leaves = [self._in_cells(self._everywhere(part).cpu()) for part in looks]
-        return MatchState(summed_up(np.concatenate(leaves), self.views.region), looks)
+        leaves = np.concatenate([self._in_cells(self._everywhere(part).cpu()) for part in looks])
+        if self.known is not None:
+            lattice = self.known.lattice
+            scores = [self._compared(part, lattice).logsumexp(0).cpu() for part in looks]
+            leaves = self.known.mixed(leaves, torch.cat(scores).double().numpy())
+        return MatchState(summed_up(leaves, self.views.region), looks)
 
     @torch.inference_mode()
     def sharpened(  # type: ignore[override]
@@ -162,13 +172,20 @@ class MatchScorer(DenseScorer):
         return torch.cat([self._logits(looks, *part).logsumexp(0) for part in parts], 1)
 
     def _logits(self, looks: Looks, rows: Tensor, columns: Tensor) -> Tensor:
-        """(N, B, J) logits of each heading and place; unknown fields of view are averaged over."""
+        """(N, B, J) logits of each heading and place."""
+        return self._compared(looks, self.map_at(rows, columns))
+
+    def map_at(self, rows: Tensor, columns: Tensor) -> Lattice:
+        """What the map shows round places (J,), by row and column of its features."""
         at = rows.to(home_of(self.model)), columns.to(home_of(self.model))
         place = self._place(rows, columns) if self.use_memory else None
         kind = number_format("auto", at[0].device)
-        lattice = self.model.lattice_at(self.index, *at, place, kind)
+        return self.model.lattice_at(self.index, *at, place, kind)
+
+    def _compared(self, looks: Looks, lattice: Lattice) -> Tensor:
+        """(N, B, J) logits of headings and places; unknown fields of view are averaged over."""
         size = sum(fan.features.numel() for fan in looks.fans)
-        self.products += len(lattice.bins) * size * len(rows)
+        self.products += len(lattice.bins) * size * lattice.bins.shape[2]
         found = [self.model.compare(fan, lattice) for fan in looks.fans]
         logits = torch.cat([m.float() * self.model.scale() + added for m, added in found], 1)
         if looks.owner.tolist() == list(range(looks.count)):
