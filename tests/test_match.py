@@ -245,3 +245,22 @@ def test_bins_of_photos_and_bins_of_the_map_are_the_same_places():
     smooth = torch.linspace(0, 1, 61).expand(3, 61, 61).contiguous()  # grows eastwards
     found = round_photos(smooth, model, east, south, torch.zeros(1), shape)[0]
     assert (found[2] > found[1]).all() and (found[1] > found[0]).all()
+
+
+def test_single_places_follow_the_lattice_with_their_gradient():
+    torch.manual_seed(5)
+    features = torch.randn(4, 20, 24, requires_grad=True)
+    every = polar_bins(features, SPEC.rings, 1, (0, 0))
+    rows, columns = torch.tensor([0, 19, 7, 7]), torch.tensor([23, 0, 11, 11])
+    found = polar_bins(features, SPEC.rings, 3, (1, 2), (rows, columns))
+    wanted = torch.cat(
+        [
+            every.unflatten(2, (20, 24))[:, :, 1::3, 2::3].flatten(2),
+            every[:, :, rows * 24 + columns],
+        ],
+        2,
+    )
+    torch.testing.assert_close(found, wanted)
+    weight = torch.randn_like(found)
+    got, expected = (torch.autograd.grad((v * weight).sum(), features) for v in (found, wanted))
+    torch.testing.assert_close(got, expected)

@@ -14,6 +14,7 @@ from zoomloc.scorers import scorer_of
 from zoomloc.training.dataset import Ground
 from zoomloc.training.learner import build_learner
 from zoomloc.training.loop import train
+from zoomloc.training.matches import in_picture
 from zoomloc.training.residual import nearest_places
 from zoomloc.world.photos import read_photos
 
@@ -185,3 +186,22 @@ def test_photos_in_parts_are_refused(small_config, views):
     config = type(residual_config(small_config)).model_validate(tree)
     with pytest.raises(ConfigError, match="photo_crops"):
         build_model(config, views.region)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_photos_that_the_turned_picture_loses_are_left_out(small_config, views, exact):
+    """And where they stand is among the places compared, if that is asked for."""
+    tree = residual_config(small_config).to_dict()
+    tree["model"]["match"] |= {"straight": 0.0, "exact": exact, "lattice": 4}
+    learner, _ = learner_of(type(residual_config(small_config)).model_validate(tree), views)
+    for step in range(4):
+        batch = learner.batch(step).match
+        east, south, _ = in_picture(batch.place_m, batch.bearing_deg, batch.pose)
+        half = batch.window.width * learner.config.model.match.gsd_m / 2
+        assert east.abs().max() < half and south.abs().max() < half
+        seen = learner.matches.compared(batch)
+        assert seen.match.shape[2] == len(seen.places_m)
+        away = torch.stack([east, south], 1)[:, None] - seen.places_m
+        nearest = away.norm(dim=2).amin(1)
+        feature_m = learner.matches.model.feature_m
+        assert (nearest.max() <= feature_m * 0.72) == exact

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from zoomloc.model.correlation import correlate
 from zoomloc.model.encoders import EncoderSpec, PhotoTokens, build_encoder, check_pictures
 from zoomloc.model.place import PlaceEmbedding
-from zoomloc.model.polar import Means, Rings, bins_at, polar_bins
+from zoomloc.model.polar import Exact, Means, Rings, bins_at, polar_bins
 
 LAYERS = 3  # buildings, trees, paved ground: known of synthetic towns only
 STRIDE = 2  # of the map's features against its picture
@@ -145,22 +145,27 @@ class MatchModel(nn.Module):
         phase: tuple[int, int] = (0, 0),
         place: Tensor | None = None,
         kind: torch.dtype = torch.float32,
+        exact: Exact | None = None,
     ) -> Lattice:
         """Every ``step``-th place from ``phase`` (row, column) on, bins in a number format.
 
-        place (J, 2): where the places lie in the region that was trained on, 0..1; None
-        elsewhere, or to leave memory out.
+        After them single features, where ``exact`` (rows, columns) names some. place (J, 2):
+        where all these lie in the region that was trained on, 0..1; None elsewhere, or to leave
+        memory out.
         """
-        unary = seen.unary[phase[0] :: step, phase[1] :: step]
-        bins = polar_bins(seen.features.to(kind), self.spec.rings, step, phase)
-        if seen.wide is None:
-            return Lattice(bins, unary.flatten(), None)
-        rows, columns = (
-            torch.arange(first, size, step, device=unary.device) // STRIDE
+        bins = polar_bins(seen.features.to(kind), self.spec.rings, step, phase, exact)
+        down, across = (
+            torch.arange(first, size, step, device=seen.unary.device)
             for first, size in zip(phase, seen.unary.shape, strict=True)
         )
-        wide = seen.wide[:, rows][:, :, columns].flatten(1).T
-        return Lattice(bins, unary.flatten(), self._placed(wide, place))
+        rows, columns = down.repeat_interleave(len(across)), across.repeat(len(down))
+        if exact is not None:
+            rows, columns = torch.cat([rows, exact[0]]), torch.cat([columns, exact[1]])
+        unary = seen.unary[rows, columns]
+        if seen.wide is None:
+            return Lattice(bins, unary, None)
+        wide = seen.wide[:, rows // STRIDE, columns // STRIDE].T
+        return Lattice(bins, unary, self._placed(wide, place))
 
     def lattice_at(
         self,

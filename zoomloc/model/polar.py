@@ -97,8 +97,19 @@ def fan_size(fov_deg: float, slices: int) -> int:
     return min(2 * max(0, reach) + 1, slices)
 
 
-def polar_bins(features: Tensor, rings: Rings, step: int, phase: tuple[int, int]) -> Tensor:
+Exact = tuple[Tensor, Tensor]  # rows and columns (j,) of single features
+
+
+def polar_bins(
+    features: Tensor,
+    rings: Rings,
+    step: int,
+    phase: tuple[int, int],
+    exact: Exact | None = None,
+) -> Tensor:
     """Features (C, H, W) -> (N, Z * C, J): bins round every ``step``-th place from ``phase`` on.
+
+    After them those round single features, where ``exact`` names some.
 
     A bin is read at its middle, from a mean as wide as the bin; that is a shifted view of the
     padded map, so nothing is gathered. Slice n looks to bearing 360 n / N. What lies beyond the
@@ -109,8 +120,27 @@ def polar_bins(features: Tensor, rings: Rings, step: int, phase: tuple[int, int]
     columns = len(range(phase[1], features.shape[2], step))
     top, left = rings.pad + phase[0], rings.pad + phase[1]
     shifts = [Shift(s.source, top + s.down, left + s.right) for s in offsets(rings)]
-    bins = _Shifted.apply(shifts, (rows, columns, step), *padded)
-    return bins.unflatten(0, (rings.slices, len(rings.rings_m))).flatten(3).flatten(1, 2)
+    bins = _Shifted.apply(shifts, (rows, columns, step), *padded).flatten(2)  # (N Z, C, J)
+    if exact is not None:
+        bins = torch.cat([bins, _single(padded, rings, exact)], 2)
+    return bins.unflatten(0, (rings.slices, len(rings.rings_m))).flatten(1, 2)
+
+
+def _single(padded: Sequence[Tensor], rings: Rings, exact: Exact) -> Tensor:
+    """(N * Z, C, j) bins round single features of padded maps (C, H', W')."""
+    wanted = offsets(rings)
+    rows, columns = exact
+    out = padded[0].new_zeros(len(wanted), len(padded[0]), len(rows))
+    for source, one in enumerate(padded):
+        chosen = [i for i, shift in enumerate(wanted) if shift.source == source]
+        width = one.shape[2]
+        shifts = [wanted[i].down * width + wanted[i].right for i in chosen]
+        place = (rows + rings.pad) * width + columns + rings.pad
+        index = torch.tensor(shifts, dtype=torch.long, device=rows.device)[:, None] + place
+        found = one.flatten(1).index_select(1, index.flatten()).unflatten(1, index.shape)
+        at = torch.tensor(chosen, dtype=torch.long, device=rows.device)
+        out = out.index_copy(0, at, found.transpose(0, 1))
+    return out
 
 
 class Means(NamedTuple):

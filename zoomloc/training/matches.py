@@ -20,7 +20,7 @@ from zoomloc.errors import ConfigError
 from zoomloc.ground import GroundMap, Window
 from zoomloc.model.correlation import region_loss
 from zoomloc.model.match import STRIDE, Fans, MatchModel, look_of
-from zoomloc.model.polar import POOLED, lattice_m, mean_over, pooled_as, slice_weights
+from zoomloc.model.polar import POOLED, Exact, lattice_m, mean_over, pooled_as, slice_weights
 from zoomloc.model.precision import autocast, home_of, moved, number_format
 from zoomloc.training.augment import augment_photos, augment_views
 from zoomloc.training.dataset import Ground, channels_first
@@ -73,8 +73,8 @@ class MatchBatch:
 @dataclass(frozen=True)
 class Compared:
     """Photos and places of a step, encoded and compared: what the photo encoder made of photos,
-    fans, map features (C, H, W), matches (N, B, J) with what is added to them, and the rows and
-    columns of the lattice.
+    fans, map features (C, H, W), matches (N, B, J) with what is added to them, the rows and
+    columns of the lattice, and (J, 2) metres east and south of the picture's middle.
     """  # noqa: D205
 
     encoded: Tensor
@@ -83,6 +83,7 @@ class Compared:
     match: Tensor
     added: Tensor
     shape: list[int]
+    places_m: Tensor
 
 
 class MatchLearner:
@@ -124,8 +125,9 @@ class MatchLearner:
         number = int(rng.choice(len(self.grounds), p=self._share))
         ground = self.grounds[number]
         window, photos = self._window(number, rng)
-        photos = rng.permutation(photos)[: train.batch]
+        pose = _drawn_pose(plan, rng)
         middle = np.array([window.left + window.width / 2, window.top + window.height / 2])
+        photos = self._shown(number, rng.permutation(photos), middle, window, pose)[: train.batch]
         pixels = ground.pixels.get(photos)
         return MatchBatch(
             channels_first(pixels),
@@ -135,7 +137,7 @@ class MatchLearner:
             self._fov[number][photos],
             width_held(pixels),
             np.hypot(ground.error_m[photos], train.sigma_m),
-            _drawn_pose(plan, rng),
+            pose,
             middle * plan.gsd_m,
             self._layers_picture(number, window),
             number,
@@ -165,32 +167,53 @@ class MatchLearner:
             seen = model.encode_map(ground)
         ends = zip(pose.phase, seen.unary.shape, strict=True)
         shape = [len(range(first, size, plan.lattice)) for first, size in ends]
-        place = self._place(batch, shape)
+        exact = self._exact(batch) if plan.exact else None
+        places_m = self._places_m(batch, shape, exact)
+        place = self._place(batch, places_m)
         kind = number_format(train.precision, device)
-        lattice = model.lattice(seen, plan.lattice, pose.phase, place, kind)
-        return Compared(encoded, fans, seen.features, *model.compare(fans, lattice), shape)
+        lattice = model.lattice(seen, plan.lattice, pose.phase, place, kind, exact)
+        match, added = model.compare(fans, lattice)
+        return Compared(encoded, fans, seen.features, match, added, shape, places_m)
 
     def loss_of(self, batch: MatchBatch, seen: Compared) -> Tensor:
         """The loss of what was compared."""
-        near, log_weight = (v.to(seen.match.device) for v in self._right(batch, seen.shape))
+        near, log_weight = (v.to(seen.match.device) for v in self._right(batch, seen.places_m))
         loss = region_loss(seen.match, self.model.scale(), seen.added, near, log_weight)
         if batch.layers is None:
             return loss
         weight = self.config.model.match.layers
         return loss + weight * self._layers_loss(batch, seen.fans, seen.features)
 
-    def _place(self, batch: MatchBatch, shape: Sequence[int]) -> Tensor | None:
-        """(J, 2) where the lattice lies in the region, 0..1, unless memory is left out."""
-        plan, pose = self.config.model.match, batch.pose
-        if self.model.place is None or torch.rand(()) < plan.memory_dropout:
-            return None
+    def _exact(self, batch: MatchBatch) -> Exact:
+        """Row and column of the feature that each photo stands on."""
+        east, south, _ = in_picture(batch.place_m, batch.bearing_deg, batch.pose)
+        middle = batch.ground.shape[-1] / 2 * self.config.model.match.gsd_m
+        most = batch.ground.shape[-1] // STRIDE - 1
+        row, column = (
+            ((at + middle) / self.model.feature_m).long().clamp(0, most).to(batch.ground.device)
+            for at in (south, east)
+        )
+        return row, column
+
+    def _places_m(self, batch: MatchBatch, shape: Sequence[int], exact: Exact | None) -> Tensor:
+        """(J, 2) metres east and south of the picture's middle: the lattice, then ``exact``."""
+        plan, feature_m = self.config.model.match, self.model.feature_m
         middle = batch.ground.shape[-1] / 2 * plan.gsd_m
         down, across = (
-            lattice_m(n, first, plan.lattice, self.model.feature_m) - middle
-            for n, first in zip(shape, pose.phase, strict=True)
+            lattice_m(n, first, plan.lattice, feature_m) - middle
+            for n, first in zip(shape, batch.pose.phase, strict=True)
         )
-        east, south = torch.meshgrid(across, down, indexing="xy")
-        metres = on_ground(torch.stack([east.flatten(), south.flatten()], 1), pose)
+        east, south = (v.flatten() for v in torch.meshgrid(across, down, indexing="xy"))
+        if exact is not None:
+            row, column = ((at.cpu() + 0.5) * feature_m - middle for at in exact)
+            east, south = torch.cat([east, column]), torch.cat([south, row])
+        return torch.stack([east, south], 1)
+
+    def _place(self, batch: MatchBatch, places_m: Tensor) -> Tensor | None:
+        """(J, 2) where places lie in the region, 0..1, unless memory is left out."""
+        if self.model.place is None or torch.rand(()) < self.config.model.match.memory_dropout:
+            return None
+        metres = on_ground(places_m, batch.pose)
         return (metres + torch.from_numpy(batch.middle_m)).float() / self.maps[0].extent_m
 
     def _layers_loss(self, batch: MatchBatch, fans: Fans, ground: Tensor) -> Tensor:
@@ -239,16 +262,21 @@ class MatchLearner:
             self._pictures[key] = ground_map.picture(window, other)
         return self._pictures[key]
 
-    def _right(self, batch: MatchBatch, shape: Sequence[int]) -> tuple[Tensor, Tensor]:
+    def _shown(self, number: int, photos: Ints, middle: Floats, window: Window, pose: Pose) -> Ints:
+        """Those of the photos whose place the turned picture of the window still shows."""
+        gsd_m = self.config.model.match.gsd_m
+        place_m = (self._px[number][photos] - middle) * gsd_m
+        east, south, _ = in_picture(place_m, np.zeros(len(photos)), pose)
+        shown = torch.maximum(east.abs(), south.abs()) < window.width / 2 * gsd_m
+        return photos[shown.numpy()] if shown.any() else photos
+
+    def _right(self, batch: MatchBatch, places_m: Tensor) -> tuple[Tensor, Tensor]:
         """near (B, m) places nearest to each truth; (N, B, m) log-weight with each heading."""
         plan, pose = self.config.model.match, batch.pose
         east, south, bearing = in_picture(batch.place_m, batch.bearing_deg, pose)
-        middle = batch.ground.shape[-1] / 2 * plan.gsd_m
-        across = lattice_m(shape[1], pose.phase[1], plan.lattice, self.model.feature_m) - middle
-        down = lattice_m(shape[0], pose.phase[0], plan.lattice, self.model.feature_m) - middle
-        away = (down[None, :, None] - south[:, None, None]) ** 2
-        away = away + (across[None, None, :] - east[:, None, None]) ** 2  # (B, rows, columns)
-        away, near = away.flatten(1).topk(NEAR, largest=False)
+        away = (places_m[None, :, 0] - east[:, None]) ** 2
+        away += (places_m[None, :, 1] - south[:, None]) ** 2  # (B, J)
+        away, near = away.topk(NEAR, largest=False)
         sigma = torch.from_numpy(batch.error_m).float()[:, None] * pose.scale
         by_place = -(away - away[:, :1]) / (2 * sigma**2)
         headings = torch.arange(plan.slices) * (2 * math.pi / plan.slices)

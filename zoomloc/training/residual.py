@@ -6,6 +6,7 @@ the match says is taken as given there. Knows nothing of the loop. Letters: B ph
 the match's lattice, R x C terminal cells, L zooms, K children.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -109,7 +110,7 @@ class ResidualLearner:
         ground, match = self.grounds[batch.match.number], self.model.match
         with torch.no_grad():
             logits = seen.match.float() * match.scale() + seen.added[None]
-            places = logits.logsumexp(0).cpu()  # (B, J)
+            places = logits.logsumexp(0).cpu()[:, : math.prod(seen.shape)]  # (B, J)
         rows, columns = nearest_places(
             self.matches.maps[batch.match.number],
             batch.match.window,
