@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zoomloc.bench.entrants import ENTRANTS, entrants
+from zoomloc.bench.entrants import ABLATIONS, ENTRANTS, entrants
 from zoomloc.bench.leaks import compare, disturb, markdown
 from zoomloc.bench.protocols import PRESETS, TownPlan, trials
 from zoomloc.bench.rows import read_rows
@@ -112,6 +112,15 @@ def test_unknown_names_are_refused_with_the_known_ones():
         assert done.returncode == 2 and len(done.stderr.strip().split("\n")) == 1
     with pytest.raises(ConfigError, match="retrieval"):
         entrants(("nobody",))
+
+
+def test_ablations_are_asked_for_by_name_change_one_thing_and_are_not_swept():
+    assert {e.name for e in entrants(())} == set(ENTRANTS)
+    plain = ABLATIONS["zoomloc-as-is"].build(ABLATIONS["zoomloc-as-is"].stages[0][0])
+    for name, entrant in ABLATIONS.items():
+        assert [e.name for e in entrants((name,))] == [name]
+        ((settings,),) = entrant.stages
+        assert (entrant.build(settings) != plain) == (name != "zoomloc-as-is")
 
 
 # protocols

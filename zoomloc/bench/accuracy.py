@@ -218,6 +218,8 @@ class _Sweeps:
         return None
 
     def _sweep(self, entrant: Entrant, trial: Trial) -> tuple[Settings, list[dict[str, Any]]]:
+        if all(len(stage) == 1 for stage in entrant.stages):  # nothing to choose
+            return {key: value for (only,) in entrant.stages for key, value in only.items()}, []
         best: Settings = {}
         best_value = -math.inf
         tried: list[dict[str, Any]] = []

@@ -47,9 +47,41 @@ ENTRANTS = {
 }
 
 
+_USUAL_RATE = 8e-3  # what the match's sweep takes; ablations are not swept each
+_WITHOUT: dict[str, Settings] = {  # what is changed of the match, one thing at a time
+    "as-is": {},
+    "no-layers": {"model.match.layers": 0.0},
+    "no-turn": {"model.match.turn": False},
+    "no-mirror": {"model.match.mirror": False},
+    "no-rescale": {"model.match.rescale": 0.0},
+    "no-heading": {"model.match.heading": 0.0},
+    "no-colour": {"train.augment.photo_colour": 0.0, "train.augment.view_colour": 0.0},
+    "no-erase": {"train.augment.photo_erase": 0.0},
+    "no-average": {"train.ema": 0.0},
+    "adamw": {"train.optimizer": "adamw", "train.lr": 1.6e-3},
+    "exact": {"model.match.exact": True},
+    "slices-32": {"model.match.slices": 32, "model.match.fan": 9},
+    "channels-8": {"model.match.channels": 8},
+    "channels-32": {"model.match.channels": 32},
+    "vector": {"model.match.descriptor": 64},
+    "batch-32": {"train.batch": 32},
+}
+ABLATIONS = {
+    e.name: e
+    for e in (
+        Entrant(f"zoomloc-{what}", "models/match", (({"train.lr": _USUAL_RATE} | changes,),))
+        for what, changes in _WITHOUT.items()
+    )
+}
+
+
 def entrants(names: tuple[str, ...]) -> list[Entrant]:
-    """The entrants of these names; all where none is given. Raises ConfigError."""
-    unknown = [name for name in names if name not in ENTRANTS]
+    """The entrants and ablations of these names; all entrants where none is given.
+
+    Raises ConfigError.
+    """
+    known = ENTRANTS | ABLATIONS
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise ConfigError(f"entrant {unknown[0]!r} is unknown; take {', '.join(ENTRANTS)}")
-    return [ENTRANTS[name] for name in names or ENTRANTS]
+        raise ConfigError(f"entrant {unknown[0]!r} is unknown; take {', '.join(known)}")
+    return [known[name] for name in names or ENTRANTS]
