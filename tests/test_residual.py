@@ -10,19 +10,24 @@ from zoomloc.checkpoint import build_model
 from zoomloc.errors import ConfigError
 from zoomloc.ground import GroundMap, Window
 from zoomloc.locator import Locator, Query, open_views
+from zoomloc.model.encoders import shrunk
 from zoomloc.scorers import scorer_of
 from zoomloc.training.dataset import Ground
 from zoomloc.training.learner import build_learner
 from zoomloc.training.loop import train
 from zoomloc.training.matches import in_picture
 from zoomloc.training.residual import nearest_places
+from zoomloc.training.towers import TowersBatch
 from zoomloc.world.photos import read_photos
 
 
-def residual_config(small_config, **train_changes):
+def residual_config(small_config, towers=0.0, **train_changes):
     config = match_config(small_config, **train_changes)
     tree = config.to_dict()
     tree["model"] |= {"kind": "residual"}
+    tree["model"]["residual"] |= {
+        "towers_share": towers, "towers_px": [48, 24], "towers_batch": 16,
+    }  # fmt: skip
     tree["model"]["match"] |= {"straight": 1.0}
     tree["search"] |= {"method": "beam", "beam": 1000, "refined": 1.0}
     return type(config).model_validate(tree)
@@ -152,7 +157,8 @@ def test_a_turned_map_teaches_the_match_alone(small_config, views):
     assert model.match.map.out.weight.grad is not None
 
 
-def test_it_trains_resumes_and_answers(small_config, painted, tmp_path):
+@pytest.mark.parametrize("towers", [0.0, 0.5])
+def test_it_trains_resumes_and_answers(small_config, painted, tmp_path, towers):
     class Stopped(Exception):
         pass
 
@@ -160,7 +166,7 @@ def test_it_trains_resumes_and_answers(small_config, painted, tmp_path):
         if progress.step == 8:
             raise Stopped
 
-    config = residual_config(small_config, steps=12, batch=16)
+    config = residual_config(small_config, towers, steps=12, batch=16)
     train(config, tmp_path / "whole")
     with pytest.raises(Stopped):
         train(config, tmp_path / "parts", stop)
@@ -174,10 +180,35 @@ def test_it_trains_resumes_and_answers(small_config, painted, tmp_path):
         strict=True,
     )
     assert all(torch.equal(a, b) for a, b in pairs)
+    if towers:
+        pairs = zip(*(s.beside.model.parameters() for s in (one.scorer, two.scorer)), strict=True)
+        assert all(torch.equal(a, b) for a, b in pairs)
     assert one.scorer.corrections.model.head.weight.abs().max() > 0  # it has begun to speak
     queries = [Query.of(p) for p in read_photos(painted / "photos.parquet", "test")[:3]]
     for answer in one.answers(queries):
         assert answer.bearing_deg is not None and np.isfinite(answer.error_m)
+
+
+def test_what_the_towers_say_is_added_to_the_match(small_config, views):
+    config = residual_config(small_config, towers=0.5)
+    scorer = scorer_of(build_model(config, views.region).eval(), views, config.search)
+    both = scorer.start(photos()).scores[-1]
+    towers = scorer.beside.start(photos()).scores[-1]
+    scorer.beside = None
+    match = scorer.start(photos()).scores[-1]
+    present = views.coverage.leaves
+    np.testing.assert_allclose(both[:, present], (match + towers)[:, present], rtol=1e-6)
+    assert (both[:, ~present] == -np.inf).all()
+
+
+def test_some_steps_are_the_towers_own(small_config, views):
+    learner, model = learner_of(residual_config(small_config, towers=0.5), views)
+    batches = [learner.batch(step) for step in range(12)]
+    of_towers = [batch for batch in batches if isinstance(batch, TowersBatch)]
+    assert 2 < len(of_towers) < 10
+    learner.loss(of_towers[0]).backward()
+    assert model.towers.view_tokens[0].whole.weight.grad.abs().max() > 0
+    assert all(p.grad is None for p in model.match.parameters())
 
 
 def test_photos_in_parts_are_refused(small_config, views):
@@ -205,3 +236,19 @@ def test_photos_that_the_turned_picture_loses_are_left_out(small_config, views, 
         nearest = away.norm(dim=2).amin(1)
         feature_m = learner.matches.model.feature_m
         assert (nearest.max() <= feature_m * 0.72) == exact
+
+
+def test_photos_that_do_not_shrink_to_the_towers_are_refused(small_config, views):
+    tree = residual_config(small_config, towers=0.5).to_dict()
+    tree["model"]["residual"] |= {"towers_px": [32, 16]}
+    with pytest.raises(ConfigError, match="towers_px"):
+        build_model(type(residual_config(small_config)).model_validate(tree), views.region)
+
+
+def test_shrunk_photos_are_means_of_squares():
+    photo = torch.arange(4 * 8 * 3, dtype=torch.uint8).reshape(1, 3, 4, 8)
+    half = shrunk(photo, (4, 2))
+    assert half.dtype == torch.uint8 and half.shape == (1, 3, 2, 4)
+    wanted = photo.float()[0, 0, :2, :2].mean().round()
+    assert half[0, 0, 0, 0] == wanted
+    assert shrunk(photo, (8, 4)) is photo and shrunk(photo, (3, 2)) is photo

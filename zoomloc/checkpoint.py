@@ -7,7 +7,7 @@ nothing of searching or training; optimiser state is just more tensors to it.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -117,9 +117,20 @@ def network(model: ModelConfig, branching: int, encoders: Encoders = NO_ENCODERS
     if model.kind == "match":
         return MatchModel(match_spec(model, encoders))
     if model.kind == "residual":
-        zoom = spec_of(model, branching, encoders)
-        return ResidualZoom(match_spec(model, encoders), zoom, model.residual.silent)
+        return _residual(model, branching, encoders)
     return ZoomModel(spec_of(model, branching, encoders))
+
+
+def _residual(model: ModelConfig, branching: int, encoders: Encoders) -> ResidualZoom:
+    """The match with what the config wants beside it and on it."""
+    plan = model.residual
+    towers = replace(towers_spec(model, encoders), photo_px=plan.towers_px)
+    return ResidualZoom(
+        match_spec(model, encoders),
+        towers if plan.towers_share else None,
+        spec_of(model, branching, encoders) if plan.zoom else None,
+        plan.silent,
+    )
 
 
 def build_model(config: Config, region: Region, encoders: Encoders = NO_ENCODERS) -> Network:

@@ -130,8 +130,15 @@ class MatchConfig(Section):
 
 
 class ResidualConfig(Section):
-    """The zoom on top of the match; it learns in the steps that ``match.straight`` grants it."""
+    """What stands beside the match and on it."""
 
+    towers_share: float = Field(0.0, ge=0, lt=1)  # of the steps, in which two towers learn instead
+    towers_px: tuple[int, int] = (64, 32)  # photos as the towers see them
+    towers_batch: int = Field(128, ge=1)
+    towers_sigma_m: float = Field(8.0, ge=0)
+    towers_shift: float = Field(0.08, ge=0, le=0.5)  # as augment.photo_shift and photo_scale, which
+    towers_scale: float = Field(0.15, ge=0, le=0.5)  # the match cannot bear
+    zoom: bool = True  # a zoom on top; it learns in the steps that ``match.straight`` grants it
     silent: float = Field(0.2, ge=0, lt=1)  # share of photos for which the match stands alone
 
 

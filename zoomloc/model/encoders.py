@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoomloc.errors import ConfigError
@@ -123,6 +124,17 @@ def pretrained_layers(encoder: Any) -> list[list[nn.Parameter]]:
     For learning rates by layer; empty where nothing is pretrained.
     """
     return encoder.layers() if hasattr(encoder, "layers") else []
+
+
+def shrunk(photos: Tensor, size_px: tuple[int, int]) -> Tensor:
+    """(B, 3, h, w) as means over squares, where the photos are a whole number of times larger
+    than ``size_px`` (width, height); others are left alone.
+    """  # noqa: D205
+    times = photos.shape[3] // size_px[0]
+    if times < 2 or (photos.shape[3], photos.shape[2]) != tuple(times * px for px in size_px):
+        return photos
+    means = F.avg_pool2d(photos.float(), times)
+    return means if photos.is_floating_point() else means.round().to(photos.dtype)
 
 
 def photo_features(encoder: Any, photos: Tensor, parts: int) -> Tensor:

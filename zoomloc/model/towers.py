@@ -23,6 +23,7 @@ from zoomloc.model.encoders import (
     check_pictures,
     photo_features,
     rebuildable,
+    shrunk,
 )
 
 HOTTEST, COLDEST = 0.2, 0.01  # a learned temperature stays between (methods.md 2.1)
@@ -80,6 +81,7 @@ class Towers(nn.Module):
 
     def encode_photos(self, photos: Tensor) -> Tensor:
         """(B, 3, h, w) in 0..1 -> (B, H, E) of length 1."""
+        photos = shrunk(photos, self.spec.photo_px)
         features = photo_features(self.photo_encoder, photos, self.spec.photo_crops)
         return F.normalize(self.photo_tokens(features).float(), dim=-1)
 

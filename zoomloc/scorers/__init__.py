@@ -32,13 +32,23 @@ def scorer_of(
     if isinstance(model, MatchModel):
         return MatchScorer(model, views, search.refined, use_place and model.spec.memory)
     if isinstance(model, ResidualZoom):
-        # an f that knows absolute places is of no use elsewhere
-        used = use_place or not model.zoom.spec.place
-        corrections = ZoomScorer(model.zoom, views, model.zoom.spec.place) if used else None
-        memory = use_place and model.match.spec.memory
-        return ResidualScorer(model.match, views, search.refined, memory, corrections=corrections)
+        return _residual(model, views, search, use_place)
     assert isinstance(model, ZoomModel)
     return ZoomScorer(model, views, use_place and model.spec.place)
+
+
+def _residual(
+    model: ResidualZoom, views: RegionViews, search: SearchConfig, use_place: bool
+) -> ResidualScorer:
+    beside, zoom, corrections = None, model.zoom, None
+    if model.towers is not None:
+        beside = TowersScorer(model.towers, views)
+    if zoom is not None and (use_place or not zoom.spec.place):  # else it is of no use here
+        corrections = ZoomScorer(zoom, views, zoom.spec.place)
+    memory = use_place and model.match.spec.memory
+    return ResidualScorer(
+        model.match, views, search.refined, memory, beside=beside, corrections=corrections
+    )
 
 
 def with_index(scorer: Any, region: Path, made_by: dict[str, str]) -> Any:

@@ -88,12 +88,16 @@ class MatchScorer(DenseScorer):
     def start(self, photos: Sequence[Shown]) -> MatchState:
         """Photos -> log-likelihoods of all terminal cells, summed over headings and places."""
         looks = [self._looks(photos[i : i + AT_ONCE]) for i in range(0, len(photos), AT_ONCE)]
+        return MatchState(summed_up(self._leaves(photos, looks), self.views.region), looks)
+
+    def _leaves(self, photos: Sequence[Shown], looks: Sequence[Looks]) -> Floats:
+        """(B, rows, columns) log-likelihoods of all terminal cells."""
         leaves = np.concatenate([self._in_cells(self._everywhere(part).cpu()) for part in looks])
         if self.known is not None:
             lattice = self.known.lattice
             scores = [self._compared(part, lattice).logsumexp(0).cpu() for part in looks]
             leaves = self.known.mixed(leaves, torch.cat(scores).double().numpy())
-        return MatchState(summed_up(leaves, self.views.region), looks)
+        return leaves
 
     @torch.inference_mode()
     def sharpened(  # type: ignore[override]

@@ -1,4 +1,4 @@
-"""The zoom on top of the match as a Scorer: the match's belief in each child, corrected by f.
+"""The match with two towers beside it and a zoom on top, as a Scorer.
 
 Knows nothing of search or of answers.
 """
@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from zoomloc.scorers.dense import DenseState
-from zoomloc.scorers.matches import MatchScorer, MatchState
+from zoomloc.scorers.matches import Looks, MatchScorer, MatchState
 from zoomloc.scorers.shown import Shown
+from zoomloc.scorers.towers import TowersScorer
 from zoomloc.scorers.zooms import ZoomScorer
 from zoomloc.world.cells import Cell, Floats, Ints
 
@@ -26,8 +27,11 @@ class ResidualState(MatchState):
 
 @dataclass
 class ResidualScorer(MatchScorer):
-    """A match with f on top; ``corrections`` None leaves f out, as in ground it never saw."""
+    """A match; ``beside``: towers whose scores are added; ``corrections``: f on top, None where it
+    is to be silent, as in ground it never saw.
+    """  # noqa: D205
 
+    beside: TowersScorer | None = None
     corrections: ZoomScorer | None = None
 
     @torch.inference_mode()
@@ -37,6 +41,12 @@ class ResidualScorer(MatchScorer):
         if self.corrections is None:
             return state
         return ResidualState(state.scores, state.looks, self.corrections.start(photos))
+
+    def _leaves(self, photos: Sequence[Shown], looks: Sequence[Looks]) -> Floats:
+        found = super()._leaves(photos, looks)
+        if self.beside is None:
+            return found
+        return np.asarray(found + self.beside.start(photos).scores[-1])
 
     def roots(self, state: DenseState) -> Floats:
         """(B, R) log-scores of the roots that have imagery."""

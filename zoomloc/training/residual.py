@@ -1,9 +1,10 @@
-"""Training the zoom on top of the match: both see the same photos in the same step.
+"""Training the match with what stands beside it and on it.
 
-The match learns from every step; the zoom from those in which the map lies north up, since its
-views do, and from the decisions whose cells lie whole within the ground that was searched. What
-the match says is taken as given there. Knows nothing of the loop. Letters: B photos, J places of
-the match's lattice, R x C terminal cells, L zooms, K children.
+Some steps are the towers' own; they are several times cheaper than the match's. In the others
+the match learns, and with the same photos the zoom, where the map lies north up, as its views do,
+from the decisions whose cells lie whole within the ground that was searched. What the match says
+is taken as given there. Knows nothing of the loop. Letters: B photos, J places of the match's
+lattice, R x C terminal cells, L zooms, K children.
 """
 
 import math
@@ -26,6 +27,7 @@ from zoomloc.training.augment import augment_views
 from zoomloc.training.dataset import Ground
 from zoomloc.training.losses import path_loss
 from zoomloc.training.matches import Compared, MatchBatch, MatchLearner
+from zoomloc.training.towers import TowersBatch, TowersLearner
 from zoomloc.training.zooms import ZoomBatch, check_place, steps_of, targets_of, zoom_batch
 from zoomloc.world.cells import Cell, Ints
 
@@ -35,8 +37,8 @@ class ResidualBatch:
     """Photos and ground for the match; where the map lies north up, paths of the same photos."""
 
     match: MatchBatch
-    zoom: ZoomBatch | None
-    paths: tuple[tuple[Cell, ...], ...]
+    zoom: ZoomBatch | None = None
+    paths: tuple[tuple[Cell, ...], ...] = ()
 
 
 class ResidualLearner:
@@ -49,24 +51,37 @@ class ResidualLearner:
         self.config, self.grounds = config, grounds
         self.model: ResidualZoom = model
         self.matches = MatchLearner(config, self.model.match, grounds)
+        self.towers = None
+        if self.model.towers is not None:
+            self.towers = TowersLearner(towers_config(config), self.model.towers, grounds)
 
     def prepare(self, share: float) -> None:
-        """Take note of how far the run is."""
+        """Take note of how far the run is; the towers mine for look-alikes."""
         self.matches.prepare(share)
+        if self.towers is not None:
+            self.towers.prepare(share)
 
     def memory(self) -> dict[str, Tensor]:
-        """Nothing to remember."""
-        return {}
+        """What the towers have to remember."""
+        return {} if self.towers is None else self.towers.memory()
 
     def recall(self, memory: dict[str, Tensor]) -> None:
-        """Nothing to take up."""
+        """Take up what ``memory`` gave."""
+        if self.towers is not None:
+            self.towers.recall(memory)
 
-    def batch(self, step: int) -> ResidualBatch:
-        """A batch of the match, and a path for each of its photos."""
+    def batch(self, step: int) -> ResidualBatch | TowersBatch:
+        """A batch of the towers, or one of the match with a path for each of its photos."""
         train = self.config.train
+        share = self.config.model.residual.towers_share
+        if (
+            self.towers is not None
+            and np.random.default_rng([train.seed, 10, step]).random() < share
+        ):
+            return self.towers.batch(step)
         match = self.matches.batch(step)
-        if not match.pose.is_plain:
-            return ResidualBatch(match, None, ())
+        if self.model.zoom is None or not match.pose.is_plain:
+            return ResidualBatch(match)
         ground = self.grounds[match.number]
         targets = targets_of(ground, match.photo, train)
         leaves = targets.draw(np.random.default_rng([train.seed, 9, step]))
@@ -74,8 +89,11 @@ class ResidualLearner:
         zoom = zoom_batch(ground, match.photo, targets, paths, train)
         return ResidualBatch(match, self._searched(zoom, match, paths), paths)
 
-    def loss(self, batch: ResidualBatch) -> Tensor:
-        """The match's loss, and the cross-entropy of the decisions that f corrects."""
+    def loss(self, batch: ResidualBatch | TowersBatch) -> Tensor:
+        """That of the towers; or the match's, and the cross-entropy of what f corrects."""
+        if isinstance(batch, TowersBatch):
+            assert self.towers is not None
+            return self.towers.loss(batch)
         device = home_of(self.model)
         match = moved(batch.match, device)
         seen = self.matches.compared(match)
@@ -85,14 +103,13 @@ class ResidualLearner:
         return loss + self._zoom_loss(moved(batch.zoom, device), batch, seen)
 
     def _zoom_loss(self, zoom: ZoomBatch, batch: ResidualBatch, seen: Compared) -> Tensor:
-        train, model = self.config.train, self.model
+        train, network = self.config.train, self.model.zoom
+        assert network is not None
         views = augment_views(zoom.views, train.augment)
-        heard = model.heard(zoom.choice)
+        heard = self.model.heard(zoom.choice)
         with autocast(train.precision, heard.device):
-            tokens = model.zoom.photo_tokens(seen.encoded)
-            root, zooms = model.zoom(
-                tokens, model.zoom.encode_views(views), steps_of(zoom, model.zoom)
-            )
+            tokens = network.photo_tokens(seen.encoded)
+            root, zooms = network(tokens, network.encode_views(views), steps_of(zoom, network))
         of_roots, of_zooms = (v.to(heard.device) for v in self._of_match(batch, seen))
         if root is not None:
             root = root[:, : of_roots.shape[1]] * heard + of_roots
@@ -152,6 +169,18 @@ class ResidualLearner:
             target[:, depth] *= torch.tensor([[float(whole[one])] for one in at])
         root = None if zoom.root_target is None else torch.zeros_like(zoom.root_target)
         return replace(zoom, target=target, root_target=root)
+
+
+def towers_config(config: Config) -> Config:
+    """The config as the towers' learner reads it: they bear what the match cannot."""
+    plan = config.model.residual
+    augment = {"photo_shift": plan.towers_shift, "photo_scale": plan.towers_scale}
+    train = {
+        "batch": plan.towers_batch,
+        "sigma_m": plan.towers_sigma_m,
+        "augment": config.train.augment.model_copy(update=augment),
+    }
+    return config.model_copy(update={"train": config.train.model_copy(update=train)})
 
 
 def nearest_places(

@@ -126,7 +126,8 @@ def parameter_groups(model: nn.Module, train: TrainConfig) -> list[dict[str, Any
     AdamW's steps whatever the optimizer.
     """
     rates: dict[int, float] = {}
-    for encoder in (model.photo_encoder, getattr(model, "view_encoder", None)):
+    sides = (model.photo_encoder, getattr(model, "view_encoder", None))
+    for encoder in (*sides, *getattr(model, "further_encoders", ())):
         for above, layer in enumerate(reversed(pretrained_layers(encoder))):
             rate = train.backbone_lr * train.layer_decay**above
             rates |= {id(p): rate for p in layer}

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoomloc.config import Config
 from zoomloc.index import Crop
+from zoomloc.model.encoders import shrunk
 from zoomloc.model.precision import autocast, home_of, moved
 from zoomloc.model.towers import Towers
 from zoomloc.scorers.shown import ENCODE_AT_ONCE, as_tensor
@@ -138,7 +139,7 @@ class TowersLearner:
         """Symmetric InfoNCE of each head, the terminal cells weighing twice."""
         plan, model = self.config.train, self.model
         batch = moved(batch, home_of(model))
-        photos = augment_photos(batch.photos, plan.augment)
+        photos = augment_photos(shrunk(batch.photos, model.spec.photo_px), plan.augment)
         views = augment_views(batch.views, plan.augment)
         if plan.augment.turn:
             views = turned(views)
