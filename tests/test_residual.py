@@ -107,7 +107,8 @@ def test_in_training_the_match_says_what_it_says_in_search(small_config, views):
     grid = batch.match.window
     rows, columns = nearest_places(learner.matches.maps[0], grid, seen.shape, (0, 0), 1)
     leaves = (seen.match.float() * model.match.scale() + seen.added[None]).logsumexp(0)
-    leaves = leaves.unflatten(1, seen.shape)[:, rows[:, None], columns].detach().exp().numpy()
+    lattice = leaves[:, : seen.shape[0] * seen.shape[1]].unflatten(1, seen.shape)
+    leaves = lattice[:, rows[:, None], columns].detach().exp().numpy()
     leaves = leaves * cells
     for photo, path in enumerate(batch.paths):
         for depth, parent in enumerate(path[:-1]):

@@ -120,7 +120,7 @@ class MatchConfig(Section):
     straight: float = Field(0.0, ge=0, le=1)  # share of the steps with the map as it is, north up
     window_m: float = Field(736.0, gt=0)  # side of the ground searched in a training step
     lattice: int = Field(4, ge=1)  # features between the places of a training step
-    exact: bool = False  # where the photos of a step stand joins its places
+    exact: bool = True  # where the photos of a step stand joins its places
     turn: bool = True  # the map turned at random while training
     rescale: float = Field(0.06, ge=0)  # and scaled by about so much
     mirror: bool = True

@@ -59,7 +59,7 @@ _WITHOUT: dict[str, Settings] = {  # what is changed of the match, one thing at 
     "no-erase": {"train.augment.photo_erase": 0.0},
     "no-average": {"train.ema": 0.0},
     "adamw": {"train.optimizer": "adamw", "train.lr": 1.6e-3},
-    "exact": {"model.match.exact": True},
+    "no-exact": {"model.match.exact": False},
     "slices-32": {"model.match.slices": 32, "model.match.fan": 9},
     "channels-8": {"model.match.channels": 8},
     "channels-32": {"model.match.channels": 32},
