@@ -34,6 +34,13 @@ _CONTEXT: tuple[Settings, ...] = (
     {"model.towers.context_m": 48.0},
     {"model.towers.context_m": 96.0},
 )
+_NO_ZOOM: Settings = {
+    "model.residual.zoom": False,
+    "model.match.straight": 0.0,
+    "search.method": "exhaustive",
+}
+_NO_TOWERS: Settings = {"model.residual.towers_share": 0.0}
+_PARTS: tuple[Settings, ...] = (_NO_ZOOM, _NO_TOWERS, _NO_ZOOM | _NO_TOWERS)
 
 ENTRANTS = {
     e.name: e
@@ -42,7 +49,7 @@ ENTRANTS = {
         Entrant("retrieval", "models/retrieval", (_RATES, _CONTEXT, _TURNED)),
         Entrant("hierarchical", "models/hierarchical", (_RATES, _CONTEXT, _TURNED)),
         Entrant("match", "models/match", (_RATES,)),
-        Entrant("zoomloc", "models/zoomloc", (_RATES,)),
+        Entrant("zoomloc", "models/zoomloc", (_RATES, _PARTS)),
     )
 }
 
@@ -64,7 +71,9 @@ _WITHOUT: dict[str, Settings] = {  # what is changed of the match, one thing at 
     "channels-8": {"model.match.channels": 8},
     "channels-32": {"model.match.channels": 32},
     "vector": {"model.match.descriptor": 64},
-    "batch-32": {"train.batch": 32},
+    "batch-64": {"train.batch": 64},
+    "lattice-16m": {"model.match.lattice": 4},
+    "sigma-5": {"train.sigma_m": 5.5},
 }
 ABLATIONS = {
     e.name: e
