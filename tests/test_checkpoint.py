@@ -116,7 +116,8 @@ def test_every_setting_of_the_model_reaches_the_network():
     spec = spec_of(CONFIG.model, REGION.branching)
     assert spec.branching == 16
     towers = towers_spec(CONFIG.model)
-    for name in set(type(CONFIG.model).model_fields) - {"kind", "towers", "match", "norm"}:
+    parts = {"kind", "towers", "match", "residual", "norm"}
+    for name in set(type(CONFIG.model).model_fields) - parts:
         wanted = getattr(CONFIG.model, name)
         if name in ("photo_encoder", "view_encoder"):
             for key, value in wanted.model_dump().items():
