@@ -109,6 +109,8 @@ def test_the_command_reports_known_photos_apart(small_config, painted, tmp_path,
     report = (run / "with-photos.json").read_text()
     count = sum(p.split == "train" for p in table)
     assert f'"known_photos": "{count}"' in report and not (run / "report.json").exists()
+    code, _, err = zoomloc(*words, "--split", "train")  # each would be found by its own drive
+    assert code == 2 and "leave --with-photos out" in err
     photo = table[0].path
     code, out, _ = zoomloc("locate", photo, "--run", run, "--region", region, "--with-photos")
     assert code == 0 and out.strip()

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from interrupted import trained_both_ways
 
 from zoomloc.checkpoint import build_model
 from zoomloc.config import load_config
-from zoomloc.locator import Locator, Query, open_views
+from zoomloc.locator import Query, open_views
 from zoomloc.scorers import mapped, matches, scorer_of
 from zoomloc.scorers.matches import FOVS_DEG, MatchScorer, _mean_bearing
 from zoomloc.scorers.shown import Shown
-from zoomloc.training.loop import train
 from zoomloc.world.cells import distance_m
 from zoomloc.world.photos import read_photos
 
@@ -130,19 +130,8 @@ def test_bearings_are_circular_means():
 
 @pytest.mark.parametrize("vector", [0, 8])
 def test_it_trains_resumes_and_answers(small_config, painted, tmp_path, vector):
-    class Stopped(Exception):
-        pass
-
-    def stop(progress):
-        if progress.step == 8:
-            raise Stopped
-
     config = match_config(small_config, vector, steps=12, batch=16)
-    train(config, tmp_path / "whole")
-    with pytest.raises(Stopped):
-        train(config, tmp_path / "parts", stop)
-    train(config, tmp_path / "parts")
-    one, two = (Locator.load(tmp_path / name) for name in ("whole", "parts"))
+    one, two = trained_both_ways(config, tmp_path)
     for a, b in zip(one.scorer.model.parameters(), two.scorer.model.parameters(), strict=True):
         assert torch.equal(a, b)
     queries = [Query.of(p) for p in read_photos(painted / "photos.parquet", "test")[:3]]

@@ -3,18 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from interrupted import trained_both_ways
 from test_match_scorer import match_config, photos
 
 from zoomloc.belief.search import SearchPlan, search
 from zoomloc.checkpoint import build_model
 from zoomloc.errors import ConfigError
 from zoomloc.ground import GroundMap, Window
-from zoomloc.locator import Locator, Query, open_views
+from zoomloc.locator import Query, open_views
 from zoomloc.model.encoders import shrunk
 from zoomloc.scorers import scorer_of
 from zoomloc.training.dataset import Ground
 from zoomloc.training.learner import build_learner
-from zoomloc.training.loop import train
 from zoomloc.training.matches import in_picture
 from zoomloc.training.residual import nearest_places
 from zoomloc.training.towers import TowersBatch
@@ -160,19 +160,8 @@ def test_a_turned_map_teaches_the_match_alone(small_config, views):
 
 @pytest.mark.parametrize("towers", [0.0, 0.5])
 def test_it_trains_resumes_and_answers(small_config, painted, tmp_path, towers):
-    class Stopped(Exception):
-        pass
-
-    def stop(progress):
-        if progress.step == 8:
-            raise Stopped
-
     config = residual_config(small_config, towers, steps=12, batch=16)
-    train(config, tmp_path / "whole")
-    with pytest.raises(Stopped):
-        train(config, tmp_path / "parts", stop)
-    train(config, tmp_path / "parts")
-    one, two = (Locator.load(tmp_path / name) for name in ("whole", "parts"))
+    one, two = trained_both_ways(config, tmp_path)
     for scorer in (one.scorer, two.scorer):
         assert scorer.corrections is not None
     pairs = zip(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zoomloc.errors import PhotoError
-from zoomloc.training.targets import inside, leaf_targets, smoothed
+from zoomloc.training.targets import leaf_targets, smoothed
 from zoomloc.world.cells import Cell
 from zoomloc.world.coverage import Coverage
 from zoomloc.world.region import Region
@@ -118,7 +118,7 @@ def test_the_loss_of_drawn_paths_is_an_unbiased_estimate_of_the_leaf_cross_entro
 def test_a_photo_outside_the_imagery_is_refused_and_found():
     coverage = coverage_of(hole=(slice(0, 64), slice(0, 32)))
     lat, lng = place_at(coverage.region, 5.0, 5.0)
-    assert not inside(coverage, lat, lng)[0]
+    assert not coverage.holds(lat, lng)[0]
     with pytest.raises(PhotoError, match="outside the imagery"):
         leaf_targets(coverage, lat, lng, np.array([3.0]), 0.03)
 

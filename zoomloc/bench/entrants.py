@@ -55,7 +55,7 @@ ENTRANTS = {
 
 
 _USUAL_RATE = 8e-3  # what the match's sweep takes; ablations are not swept each
-_WITHOUT: dict[str, Settings] = {  # what is changed of the match, one thing at a time
+_CHANGES: dict[str, Settings] = {  # what is changed of the match, one thing at a time
     "as-is": {},
     "no-layers": {"model.match.layers": 0.0},
     "no-turn": {"model.match.turn": False},
@@ -79,7 +79,7 @@ ABLATIONS = {
     e.name: e
     for e in (
         Entrant(f"zoomloc-{what}", "models/match", (({"train.lr": _USUAL_RATE} | changes,),))
-        for what, changes in _WITHOUT.items()
+        for what, changes in _CHANGES.items()
     )
 }
 

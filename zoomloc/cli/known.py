@@ -3,6 +3,7 @@
 Knows nothing of how they are compared; joins photo tables and zoomloc.scorers.known.
 """
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,12 +14,14 @@ if TYPE_CHECKING:
     from zoomloc.locator import Locator
 
 
-def with_photos(locator: "Locator", folder: Path, run: Path) -> tuple["Locator", int]:
+def with_photos(
+    locator: "Locator", folder: Path, run: Path, asked: Collection[str] = ()
+) -> tuple["Locator", int]:
     """The locator, with the training photos of a region folder as evidence, and their number.
 
-    Photos of other splits stay out, so that no photo is found by itself or by its own drive; so
-    do those without bearing or field of view. Raises ConfigError for models that compare no bins,
-    PhotoError where no photo is left.
+    Photos of other splits and of the drives that are ``asked`` about stay out, so that none is
+    found by itself or by its own drive; so do those without bearing or field of view. Raises
+    ConfigError for models that compare no bins, PhotoError where no photo is left.
     """
     from zoomloc.locator import Query
     from zoomloc.scorers.known import Placed, with_known
@@ -33,7 +36,8 @@ def with_photos(locator: "Locator", folder: Path, run: Path) -> tuple["Locator",
     known = [
         Placed(locator.shown(Query.of(photo)), photo.place, photo.bearing_deg)
         for photo in read_photos(folder / "photos.parquet", "train")
-        if photo.projection == "perspective"
+        if photo.sequence_id not in asked
+        and photo.projection == "perspective"
         and photo.fov_deg is not None
         and photo.bearing_deg is not None
     ]

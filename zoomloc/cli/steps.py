@@ -206,7 +206,6 @@ def evaluate_split(
     folder = region or config_of_run(run).data
     own_table = table is None and region is None
     table = table or folder / "photos.parquet"
-    search = locator.search
     photos, everything = read_photos(table, split), read_photos(table)
     table_hash = split_hash(everything)
     if own_table and table_hash != explained_of_run(run).split_hash:
@@ -217,15 +216,10 @@ def evaluate_split(
     made = split_protocol(table)
     if made is None:
         assert_disjoint(everything)  # a table of other makers must prove it
-    protocol = {
-        "split": made or "sequence-disjoint",
-        "candidates": "all-cells",
-        "region": locator.region.name,
-        "photos": split,
-        "search": f"{search.method} {search.beam}" if search.method == "beam" else search.method,
-    }
+    protocol = _protocol(locator, made or "sequence-disjoint", split)
     if known:
-        locator, count = with_photos(locator, folder, run)
+        drives = {photo.sequence_id for photo in photos}
+        locator, count = with_photos(locator, folder, run, drives)
         protocol["known_photos"] = str(count)
     with screen.bar("evaluate", "photos") as tick:
         report = evaluate_run(
@@ -240,6 +234,18 @@ def evaluate_split(
         )
     screen.step("evaluate", f"{report['n']} photos in {report['seconds']:.0f} s -> {json_path}")
     return report
+
+
+def _protocol(locator: "Locator", made: str, split: str) -> dict[str, str]:
+    """What was asked of a model, as report.json has it; ``made``: how the photos were split."""
+    search = locator.search
+    return {
+        "split": made,
+        "candidates": "all-cells",
+        "region": locator.region.name,
+        "photos": split,
+        "search": f"{search.method} {search.beam}" if search.method == "beam" else search.method,
+    }
 
 
 def index_region(region: Path, run: Path, screen: Screen) -> None:

@@ -60,23 +60,18 @@ class KnownPhotos:
 
 def with_known(scorer: MatchScorer, photos: Sequence[Placed]) -> MatchScorer:
     """The scorer, with known photos beside its map. Raises PhotoError where none lies on it."""
-    region = scorer.views.region
-    row, column = (np.zeros(0, np.int64),) * 2
-    if photos:
-        lat, lng = (np.array([getattr(p.place, k) for p in photos]) for k in ("lat", "lng"))
-        x, y = region.leaf_xy(lat, lng)
-        row, column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
-    leaves = scorer.views.coverage.leaves
-    inside = (row >= 0) & (row < leaves.shape[0]) & (column >= 0) & (column < leaves.shape[1])
-    inside[inside] = leaves[row[inside], column[inside]]
+    region, coverage = scorer.views.region, scorer.views.coverage
+    lat, lng = (np.array([getattr(p.place, k) for p in photos], float) for k in ("lat", "lng"))
+    inside = coverage.holds(lat, lng)
     if not inside.any():
         raise PhotoError(
             f"none of {len(photos)} photos with a known bearing and field of view lies on the "
             f"imagery of region {region.name!r}; leave --with-photos out"
         )
     held = [photo for photo, keep in zip(photos, inside, strict=True) if keep]
-    known = KnownPhotos(_lattice(scorer, held), row[inside], column[inside])
-    return replace(scorer, known=known)
+    x, y = region.leaf_xy(lat[inside], lng[inside])
+    row, column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+    return replace(scorer, known=KnownPhotos(_lattice(scorer, held), row, column))
 
 
 @torch.inference_mode()

@@ -16,7 +16,6 @@ from torch import Tensor
 from zoomloc.errors import PhotoError
 from zoomloc.index import RegionViews
 from zoomloc.training.pixels import stored_pixels
-from zoomloc.training.targets import inside
 from zoomloc.world.cells import Floats, Ints
 from zoomloc.world.images import load_fitted
 from zoomloc.world.photos import Photo
@@ -63,7 +62,7 @@ class Ground:
         self, photos: Sequence[Photo], views: RegionViews, photo_px: tuple[int, int]
     ) -> None:
         lat, lng = (np.array([getattr(p, k) for p in photos], float) for k in ("lat", "lng"))
-        within = inside(views.coverage, lat, lng) if len(photos) else np.zeros(0, bool)
+        within = views.coverage.holds(lat, lng) if len(photos) else np.zeros(0, bool)
         if not within.any():
             raise PhotoError(
                 f"none of {len(photos)} training photos lies on the imagery of region "

@@ -30,6 +30,7 @@ from zoomloc.training.matches import Compared, MatchBatch, MatchLearner
 from zoomloc.training.towers import TowersBatch, TowersLearner
 from zoomloc.training.zooms import ZoomBatch, check_place, steps_of, targets_of, zoom_batch
 from zoomloc.world.cells import Cell, Ints
+from zoomloc.world.coverage import Coverage
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,10 @@ class ResidualLearner:
         inside &= _between(columns, window.left, window.width)
         if inside.sum() == leaves.sum():
             return zoom
+        searched = Coverage(region, inside)
         target = zoom.target.clone()
         for depth in range(region.zooms):
-            side = 1 << region.levels_per_zoom * (region.zooms - depth)
-            blocks = inside.reshape(len(inside) // side, side, -1, side).sum(axis=(1, 3))
-            whole = blocks == views.coverage.leaf_count(depth)
+            whole = searched.leaf_count(depth) == views.coverage.leaf_count(depth)
             at = [region.row_column(path[depth]) for path in paths]
             target[:, depth] *= torch.tensor([[float(whole[one])] for one in at])
         root = None if zoom.root_target is None else torch.zeros_like(zoom.root_target)

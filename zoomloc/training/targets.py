@@ -122,13 +122,6 @@ def leaf_targets(
     return LeafTargets(coverage, row, column, mass / total, uniform_share, leaf_total)
 
 
-def inside(coverage: Coverage, lat: Floats, lng: Floats) -> np.ndarray:
-    """(B,) whether each place stands in a terminal cell with imagery."""
-    x, y = coverage.region.leaf_xy(lat, lng)
-    rows, columns = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
-    return _has_imagery(coverage, rows[:, None], columns[:, None])[:, 0, 0]
-
-
 def one_hot(choice: int, size: int) -> Floats:
     """(size,) 1 at the choice."""
     target = np.zeros(size)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import shapely
 
 from zoomloc.errors import RegionError
-from zoomloc.world.cells import Cell, Ints
+from zoomloc.world.cells import Cell, Floats, Ints
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
 
@@ -80,6 +80,15 @@ class Coverage:
         depth, side = self.region.depth(cell) + 1, 1 << self.region.levels_per_zoom
         row, column = (value * side for value in self.region.row_column(cell))
         return self._present[depth][row : row + side, column : column + side].ravel()
+
+    def holds(self, lat: Floats, lng: Floats) -> Bools:
+        """(n,) whether each place stands in a terminal cell with imagery."""
+        x, y = self.region.leaf_xy(lat, lng)
+        row, column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+        rows, columns = self.leaves.shape
+        found = (row >= 0) & (row < rows) & (column >= 0) & (column < columns)
+        found[found] = self.leaves[row[found], column[found]]
+        return np.asarray(found)
 
     def cell_counts(self, cells: Sequence[Cell]) -> Ints:
         """(n,) covered leaves within each cell, of any level; 0 outside the region."""
