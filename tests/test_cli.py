@@ -279,9 +279,14 @@ def test_a_full_disk_while_training_is_one_line(painted, tmp_path):
 
 
 def test_stopping_says_how_to_go_on(painted, tmp_path):
+    # not before training has begun: an import in some library may swallow an interrupt
     program = (
-        "import os, signal, threading; from zoomloc.cli import main\n"
-        "threading.Timer(6, os.kill, (os.getpid(), signal.SIGINT)).start(); main()"
+        "import os, signal, threading, time; from zoomloc.cli import main\n"
+        "def stop():\n"
+        "    while not os.path.exists(begun): time.sleep(0.1)\n"
+        "    time.sleep(2); os.kill(os.getpid(), signal.SIGINT)\n"
+        f"begun = {str(tmp_path / 'run' / 'config.yaml')!r}\n"
+        "threading.Thread(target=stop, daemon=True).start(); main()"
     )
     done = subprocess.run(
         [
