@@ -70,7 +70,7 @@ def carry_out(training: Training) -> Trained:
         val={name: float(figure["value"]) for name, figure in best.items()},
         seconds=summary.seconds,
         steps=summary.step,
-        photos_seen=round(explained.photos_seen / max(1, explained.step) * summary.step),
+        photos_seen=summary.photos_seen,
         params=summary.parameters,
         curve=[
             {"seconds": row["seconds"], "r_at_50m": row["val"]["r_at_50m"]["value"]}

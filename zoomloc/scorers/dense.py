@@ -27,20 +27,11 @@ class DenseScorer:
 
     def roots(self, state: DenseState) -> Floats:
         """(B, R) log-probabilities of the roots that have imagery."""
-        slots = self.views.region.root_slots()
-        scores = torch.from_numpy(state.scores[0][:, slots[:, 0], slots[:, 1]])
-        return log_softmax_over(scores, self.views.child_mask(None)[None])
+        return roots_of(self.views, state.scores)
 
     def children(self, state: DenseState, photo_index: Ints, cells: Sequence[Cell]) -> Floats:
         """(n, K) log-probabilities of the children of each cell, -inf without imagery."""
-        region = self.views.region
-        side = 1 << region.levels_per_zoom
-        down, right = np.divmod(np.arange(side * side), side)
-        corner = np.array([region.row_column(cell) for cell in cells]) * side
-        rows, columns = corner[:, :1] + down, corner[:, 1:] + right
-        scores = state.scores[region.depth(cells[0]) + 1][photo_index[:, None], rows, columns]
-        mask = np.stack([self.views.child_mask(cell) for cell in cells])
-        return log_softmax_over(torch.from_numpy(scores), mask)
+        return children_of(self.views, state.scores, photo_index, cells)
 
     def leaves(self, state: DenseState) -> Floats:
         """(B, rows, columns) log-scores of all terminal cells at once."""
@@ -51,6 +42,27 @@ class DenseScorer:
     ) -> tuple[LatLng, float | None, float | None]:
         """Cells are all that is known."""
         return place, None, None
+
+
+def roots_of(views: RegionViews, scores: Sequence[Floats]) -> Floats:
+    """(B, R) log-probabilities of the roots that have imagery; scores as in ``DenseState``."""
+    slots = views.region.root_slots()
+    found = torch.from_numpy(scores[0][:, slots[:, 0], slots[:, 1]])
+    return log_softmax_over(found, views.child_mask(None)[None])
+
+
+def children_of(
+    views: RegionViews, scores: Sequence[Floats], photo_index: Ints, cells: Sequence[Cell]
+) -> Floats:
+    """(n, K) log-probabilities of the children of cells of one depth, -inf without imagery."""
+    region = views.region
+    side = 1 << region.levels_per_zoom
+    down, right = np.divmod(np.arange(side * side), side)
+    corner = np.array([region.row_column(cell) for cell in cells]) * side
+    rows, columns = corner[:, :1] + down, corner[:, 1:] + right
+    found = scores[region.depth(cells[0]) + 1][photo_index[:, None], rows, columns]
+    mask = np.stack([views.child_mask(cell) for cell in cells])
+    return log_softmax_over(torch.from_numpy(found), mask)
 
 
 def summed_below(scores: Floats, side: int) -> Floats:

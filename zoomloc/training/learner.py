@@ -17,6 +17,15 @@ from zoomloc.training.towers import TowersLearner
 from zoomloc.training.zooms import ZoomLearner
 
 
+class Batch(Protocol):
+    """The examples of a step."""
+
+    @property
+    def photos(self) -> Tensor:
+        """(B, 3, h, w) uint8."""
+        ...
+
+
 class Learner(Protocol):
     """Batches and losses of one kind of network."""
 
@@ -26,7 +35,7 @@ class Learner(Protocol):
         """Anything done now and then between steps; ``share`` of the run is over, 0..1."""
         ...
 
-    def batch(self, step: int) -> Any:
+    def batch(self, step: int) -> Batch:
         """The examples of a step; a function of seed and step (and weights, if it needs them)."""
         ...
 

@@ -62,7 +62,8 @@ class TrainSummary:
     run: Path
     step: int
     seconds: float
-    photos: int
+    photos: int  # to learn from
+    photos_seen: int  # over all steps
     outside: int
     parameters: int
     val_r50: float
@@ -97,6 +98,7 @@ def train(
         state.step,
         state.seconds,
         sum(len(g.photos) for g in data.grounds),
+        state.photos_seen,
         sum(g.outside for g in data.grounds),
         sum(p.numel() for p in state.model.parameters()),
         state.best_r50,
@@ -185,7 +187,7 @@ class _Loop:
         """Step until the budget is spent; validate and save on the way."""
         plan = self.config.train
         clock = time.process_time if plan.clock == "process" else time.monotonic
-        at_start = self.state.seconds
+        at_start, seen = self.state.seconds, self.state.photos_seen
         saved, validated = time.monotonic(), clock()
         mark = clock()
         self._prepare_next()
@@ -205,7 +207,8 @@ class _Loop:
                 self._save_last()
                 saved = time.monotonic()
                 mark = clock()
-            self._tell(loss, (self.state.seconds - at_start) / self.steps_done, plan)
+            spent = max(self.state.seconds - at_start, 1e-9)
+            self._tell(loss, (self.state.photos_seen - seen) / spent)
         self.state.finished = True
         self._validate()
         self._helper.shutdown()
@@ -257,6 +260,7 @@ class _Loop:
             loss = self.learner.loss(batch) / plan.accumulate
             self.state.scaler.scale(loss).backward()
             total += float(loss.detach())
+            self.state.photos_seen += len(batch.photos)
         return total
 
     def _prepare_next(self) -> None:
@@ -329,7 +333,7 @@ class _Loop:
             self.data.region,
             self.state.step,
             self.state.seconds,
-            self.state.step * self._batch_size(),
+            self.state.photos_seen,
             self.data.imagery,
             self.data.split,
             metrics,
@@ -338,12 +342,7 @@ class _Loop:
             encoders_of(self.state.model),
         )
 
-    def _batch_size(self) -> int:
-        """Photos of one step."""
-        plan = self.config.train
-        return plan.accumulate * min(plan.batch, max(len(g.photos) for g in self.data.grounds))
-
-    def _tell(self, loss: float, seconds_a_step: float, plan: TrainConfig) -> None:
+    def _tell(self, loss: float, photos_per_s: float) -> None:
         row = {
             "step": self.state.step,
             "seconds": round(self.state.seconds, 1),
@@ -357,7 +356,7 @@ class _Loop:
                     self.state.step,
                     min(1.0, self._share()),
                     loss,
-                    self._batch_size() / max(seconds_a_step, 1e-9),
+                    photos_per_s,
                     self.state.best_r50 if self.state.best_r50 >= 0 else None,
                 )
             )

@@ -22,7 +22,7 @@ from zoomloc.ground import GroundMap, Window
 from zoomloc.model.match import STRIDE
 from zoomloc.model.precision import autocast, home_of, moved
 from zoomloc.model.residual import ResidualZoom
-from zoomloc.scorers.dense import DenseScorer, DenseState, summed_up
+from zoomloc.scorers.dense import children_of, roots_of, summed_up
 from zoomloc.training.augment import augment_views
 from zoomloc.training.dataset import Ground
 from zoomloc.training.losses import path_loss
@@ -40,6 +40,11 @@ class ResidualBatch:
     match: MatchBatch
     zoom: ZoomBatch | None = None
     paths: tuple[tuple[Cell, ...], ...] = ()
+
+    @property
+    def photos(self) -> Tensor:
+        """Those of the match."""
+        return self.match.photos
 
 
 class ResidualLearner:
@@ -138,15 +143,13 @@ class ResidualLearner:
         )
         leaves = places.unflatten(1, seen.shape)[:, rows[:, None], columns].double().numpy()
         leaves[:, ~ground.views.coverage.leaves] = -np.inf
-        scorer = DenseScorer()
-        scorer.views = ground.views
-        state = DenseState(summed_up(leaves, ground.views.region))
-        photos = np.arange(len(leaves))
+        views, photos = ground.views, np.arange(len(leaves))
+        scores = summed_up(leaves, views.region)
         zooms = [
-            scorer.children(state, photos, [path[depth] for path in batch.paths])
-            for depth in range(ground.views.region.zooms)
+            children_of(views, scores, photos, [path[depth] for path in batch.paths])
+            for depth in range(views.region.zooms)
         ]
-        found = (scorer.roots(state), np.stack(zooms, 1))
+        found = (roots_of(views, scores), np.stack(zooms, 1))
         return tuple(torch.from_numpy(v).float().clamp(min=-1e4) for v in found)  # type: ignore[return-value]
 
     def _searched(

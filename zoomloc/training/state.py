@@ -44,6 +44,7 @@ class TrainState:
     optimizer: Muon
     scaler: torch.amp.GradScaler  # of the loss, for fp16; not saved, it finds its scale again
     step: int = 0
+    photos_seen: int = 0
     seconds: float = 0.0
     best: float = -1.0  # by train.select_by
     best_r50: float = -1.0  # the recall within 50 m that goes with it
@@ -199,6 +200,7 @@ def _started_otherwise(run: Path, what: str) -> ConfigError:
 def _take_over(run: Path, state: TrainState, explained: Explained) -> None:
     """Step, time, best figure and log of a saved state."""
     state.step, state.seconds = explained.step, explained.seconds
+    state.photos_seen = explained.photos_seen
     state.best = float(explained.metrics["best"])
     state.best_r50 = float(explained.metrics.get("best_r_at_50m", state.best))
     state.finished = bool(explained.metrics["finished"])
