@@ -74,8 +74,12 @@ class TilePyramid:
 
     def tile(self, cell: Cell) -> Picture | None:
         """(tile_px, tile_px, 4) RGBA of a stored tile, or None. Raises ImageryError."""
-        data = self._store.read(cell) if self._holds(cell) else None
+        data = self.encoded(cell)
         return None if data is None else decode_tile(data, self.path, cell, self.tile_px)
+
+    def encoded(self, cell: Cell) -> bytes | None:
+        """A stored tile as it is in the file, or None. Raises ImageryError."""
+        return self._store.read(cell) if self._holds(cell) else None
 
     def cells(self, level: int) -> list[Cell]:
         """The stored tiles of a level, row-major."""
