@@ -27,7 +27,7 @@ from zoomloc.training.matches import Pose, in_picture, on_ground, posed, round_p
 SPEC = MatchSpec(
     photo_px=(48, 24), photo_encoder=EncoderSpec("tiny", (8, 8, 16), "batch"),
     map_channels=(8, 8, 16), gsd_m=2.0, slices=8, rings_m=(8.0, 20.0, 40.0), channels=4, width=16,
-    descriptor=0, memory=False,
+    descriptor=0, memory=False, ensemble=True, turn=True, mirror=True,
 )  # fmt: skip
 
 
@@ -206,6 +206,34 @@ def test_fans_of_every_width_score_alike():
             bins[(f - 2) % 8, :, :, photo] = seen.features[photo, f] * share
     match, _ = model.compare(seen, Lattice(bins.flatten(1, 2), torch.zeros(2), None))
     torch.testing.assert_close(match[0].diagonal(), torch.ones(2))
+
+
+@pytest.mark.parametrize("turn", [True, False])
+@pytest.mark.parametrize("mirror", [True, False])
+def test_a_survey_sees_a_turned_or_mirrored_map_alike(turn, mirror):
+    """Where training showed maps so; otherwise it sees something else."""
+    spec = dataclasses.replace(SPEC, descriptor=8, turn=turn, mirror=mirror)
+    model, picture = MatchModel(spec).eval(), torch.randn(3, 32, 48)
+    straight = model.survey(picture)
+    on_its_side, mirrored = model.survey(picture.rot90(1, (1, 2))), model.survey(picture.flip(-1))
+    for name in ("features", "unary", "wide"):
+        seen, other = getattr(straight, name), getattr(on_its_side, name)
+        assert torch.allclose(seen.rot90(1, (-2, -1)), other, atol=1e-5) == turn
+        assert torch.allclose(seen.flip(-1), getattr(mirrored, name), atol=1e-5) == mirror
+
+
+def test_a_photo_and_its_mirror_image_say_the_same_the_other_way_round():
+    spec = dataclasses.replace(SPEC, descriptor=8)
+    photos = torch.rand(2, 3, 24, 48)
+    for ensemble in (True, False):
+        model = MatchModel(dataclasses.replace(spec, ensemble=ensemble)).eval()
+        weights = slice_weights([90.0, 60.0], model.column_count, SPEC.slices, 3)
+        one = model.encode_photos(photos, weights)
+        other = model.encode_photos(photos.flip(-1), weights)
+        for name in ("features", "confidence"):
+            turned = getattr(other, name).flip(1)
+            assert torch.allclose(getattr(one, name), turned, atol=1e-5) == ensemble
+        assert torch.allclose(one.whole, other.whole, atol=1e-5) == ensemble
 
 
 def test_memory_is_of_places_not_of_the_order_they_are_asked_in():

@@ -107,7 +107,7 @@ def test_the_likeliest_ground_is_looked_at_as_finely_as_all_of_it_may_be(scorer)
         best = divmod(int(coarse.argmax()), coarse.shape[1])
         assert same[tuple(slice(at * step, (at + 1) * step) for at in best)].any()
         assert 1 / step**2 <= same.float().mean() < 0.5
-    assert all(abs(a.max() - b.max()) < 1.0 for a, b in zip(some, every, strict=True))
+        assert coarse.max() - 0.03 <= some[photo].max() <= every[photo].max() + 0.03
 
 
 def test_sharpening_stays_near_and_gives_a_bearing(scorer):

@@ -124,6 +124,7 @@ class MatchConfig(Section):
     turn: bool = True  # the map turned at random while training
     rescale: float = Field(0.06, ge=0)  # and scaled by about so much
     mirror: bool = True
+    ensemble: bool = True  # answers: means over the quarter turns and mirror images trained on
     heading: float = Field(6.0, ge=0)  # concentration of the heading's label; 0 ignores headings
     layers: float = Field(0.0, ge=0)  # weight of the auxiliary task, where layers.pmtiles is there
     layers_until: float = Field(1.0, gt=0, le=1)  # share of the run after which it is left out

@@ -60,6 +60,7 @@ _CHANGES: dict[str, Settings] = {  # what is changed of the match, one thing at 
     "no-layers": {"model.match.layers": 0.0},
     "no-turn": {"model.match.turn": False},
     "no-mirror": {"model.match.mirror": False},
+    "no-ensemble": {"model.match.ensemble": False},
     "no-rescale": {"model.match.rescale": 0.0},
     "no-heading": {"model.match.heading": 0.0},
     "no-colour": {"train.augment.photo_colour": 0.0, "train.augment.view_colour": 0.0},

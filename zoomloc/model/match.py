@@ -41,6 +41,9 @@ class MatchSpec:
     width: int  # of the column network
     descriptor: int  # E, of one vector for a photo and one for each place; 0: none
     memory: bool  # absolute place joins a place's vector
+    ensemble: bool  # answers are means over what training turned and mirrored
+    turn: bool
+    mirror: bool
 
     @property
     def rings(self) -> Rings:
@@ -50,8 +53,8 @@ class MatchSpec:
 
 @dataclass(frozen=True)
 class MapFeatures:
-    """What the map shows: features (C, H, W) of length 1, how likely a photo is (H, W), and
-    vectors (E, H/2, W/2) of wide surroundings, or None.
+    """What the map shows: features (C, H, W), the longer the surer, how likely a photo is (H, W),
+    and vectors (E, H/2, W/2) of wide surroundings, or None.
     """  # noqa: D205
 
     features: Tensor
@@ -123,15 +126,60 @@ class MatchModel(nn.Module):
         return self.spec.photo_px[0] // self.photo_encoder.stride
 
     def encode_photos(self, photos: Tensor, weights: Tensor) -> Fans:
-        """(B, 3, h, w) in 0..1 and slice weights (B, F, w') -> what stands in each bin."""
-        return self.fans(self.photo_encoder(photos), weights)
+        """(B, 3, h, w) in 0..1 and slice weights (B, F, w') -> what stands in each bin.
+
+        The mean of what the photos and their mirror images say, where training mirrored.
+        """
+        columns, whole = self._said(self.photo_encoder(photos))
+        if self.spec.ensemble and self.spec.mirror:
+            other, other_whole = self._said(self.photo_encoder(photos.flip(-1)))
+            columns = (columns + other.flip(-1)) / 2
+            whole = None if whole is None or other_whole is None else whole + other_whole
+        return self._gathered(columns, whole, weights)
 
     def fans(self, encoded: Tensor, weights: Tensor) -> Fans:
         """What the photo encoder made of photos, and slice weights -> what stands in each bin."""
-        features, confidence = self.columns(encoded, weights)
-        seen = (weights.sum(-1) > LEAST_SHARE)[..., None]  # (B, F, 1)
+        return self._gathered(*self._said(encoded), weights)
+
+    def _said(self, encoded: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Columns (B, Z (C + 1), w'), and (B, E) of length 1 for all of a photo, or None."""
         whole = None if self.whole is None else _unit(self.whole(encoded)[:, 0])
-        return Fans(_unit(features), confidence.float().sigmoid() * seen, whole)
+        return self.columns(encoded), whole
+
+    def _gathered(self, columns: Tensor, whole: Tensor | None, weights: Tensor) -> Fans:
+        """Columns in the slices that they lie in, by weights (B, F, w')."""
+        bins = torch.einsum("bkw,bfw->bfk", columns, weights)
+        bins = bins.unflatten(2, (len(self.spec.rings_m), -1))  # (B, F, Z, C + 1)
+        seen = (weights.sum(-1) > LEAST_SHARE)[..., None]  # (B, F, 1)
+        confidence = bins[..., -1].sigmoid() * seen
+        return Fans(_unit(bins[..., :-1]), confidence, None if whole is None else _unit(whole))
+
+    def survey(self, picture: Tensor) -> MapFeatures:
+        """As ``encode_map``: the mean over all quarter turns and mirror images that training
+        showed, each turned back.
+        """  # noqa: D205
+        turns = range(4 if self.spec.ensemble and self.spec.turn else 1)
+        mirrors = (False, True) if self.spec.ensemble and self.spec.mirror else (False,)
+        ways = [
+            self._seen_so(picture, quarters, mirrored) for quarters in turns for mirrored in mirrors
+        ]
+        features, unary, wide = zip(*ways, strict=True)
+        mean_wide = None if wide[0] is None else torch.stack(wide).mean(0)
+        return MapFeatures(torch.stack(features).mean(0), torch.stack(unary).mean(0), mean_wide)
+
+    def _seen_so(
+        self, picture: Tensor, quarters: int, mirrored: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What is seen of a map laid on its side or mirrored, as if it lay straight."""
+        shown = picture.flip(-1) if mirrored else picture
+        seen = self.encode_map(shown.rot90(quarters, (-2, -1)))
+
+        def back(one: Tensor) -> Tensor:
+            turned = one.rot90(-quarters, (-2, -1))
+            return turned.flip(-1) if mirrored else turned
+
+        wide = None if seen.wide is None else back(seen.wide)
+        return back(seen.features), back(seen.unary), wide
 
     def encode_map(self, picture: Tensor) -> MapFeatures:
         """(3, h, w) of zero mean and unit deviation, ``gsd_m`` a pixel -> features."""
@@ -208,19 +256,17 @@ class MatchModel(nn.Module):
 
 
 class ColumnNet(nn.Module):
-    """Columns of features -> bins over rings, gathered into slices."""
+    """Columns of features -> what stands along them: bins over rings."""
 
     def __init__(self, inputs: int, width: int, rings: int, channels: int) -> None:
         super().__init__()
-        self.shape = rings, channels + 1
         self.mix = nn.Sequential(*_column_block(inputs, width, 1), *_column_block(width, width, 3))
         self.out = nn.Conv1d(width, rings * (channels + 1), 1)
 
-    def forward(self, features: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, c, h, w') and (B, F, w') -> (B, F, Z, C) and confidence (B, F, Z), not yet 0..1."""
-        columns = self.out(self.mix(features.flatten(1, 2))).float()  # (B, Z (C + 1), w')
-        bins = torch.einsum("bkw,bfw->bfk", columns, weights).unflatten(2, self.shape)
-        return bins[..., :-1], bins[..., -1]
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, c, h, w') -> (B, Z (C + 1), w'): for each ring C numbers and how sure they are."""
+        columns: Tensor = self.out(self.mix(features.flatten(1, 2)))
+        return columns.float()
 
 
 class MapNet(nn.Module):
@@ -244,7 +290,7 @@ class MapNet(nn.Module):
             )
 
     def forward(self, picture: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(1, 3, h, w), sides multiples of 4 -> (1, C, h/2, w/2) of length 1, (1, h/2, w/2) and
+        """(1, 3, h, w), sides multiples of 4 -> (1, C, h/2, w/2), (1, h/2, w/2) and
         (1, E, h/4, w/4) or None.
         """  # noqa: D205
         near = self.near(picture.contiguous(memory_format=torch.channels_last))
@@ -253,7 +299,7 @@ class MapNet(nn.Module):
         far = self.from_far(far)
         far = F.interpolate(far, size=near.shape[-2:], mode="bilinear", align_corners=False)
         mixed = F.relu(self.from_near(near) + far)
-        return _unit(self.out(mixed), 1), self.unary(mixed).float()[:, 0], wide
+        return self.out(mixed).float(), self.unary(mixed).float()[:, 0], wide
 
 
 def _block(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> list[nn.Module]:

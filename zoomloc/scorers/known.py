@@ -86,7 +86,10 @@ def _lattice(scorer: MatchScorer, photos: Sequence[Placed]) -> Lattice:
         torch.from_numpy(np.floor(at).astype(np.int64)).clamp(0, most - 1)
         for at, most in zip(px.T[::-1], scorer.index.unary.shape, strict=True)
     )
-    return replace(scorer.map_at(rows, columns), bins=bins)
+    of_map = scorer.map_at(rows, columns)
+    cells = of_map.bins.numel() / scorer.model.spec.channels
+    length = of_map.bins.float().square().sum().div(cells).sqrt()  # that the map's bins have
+    return replace(of_map, bins=bins * length.to(bins.dtype))
 
 
 def _bins(model: MatchModel, photos: Sequence[Placed]) -> Tensor:

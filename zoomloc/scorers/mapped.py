@@ -198,7 +198,7 @@ def _fill(
     arrays: dict[str, Tensor], model: MatchModel, picture: Tensor, left: int, top: int
 ) -> None:
     """Encode a chunk and write its inside to where it belongs."""
-    seen = model.encode_map(picture.to(home_of(model)))
+    seen = model.survey(picture.to(home_of(model)))
     edge, (height, width) = HALO_PX // STRIDE, arrays["unary"].shape
     row, column = top // STRIDE, left // STRIDE
     rows, columns = (
