@@ -346,5 +346,26 @@ def test_an_index_is_made_once_and_then_used(zoomloc, match_run, painted, tmp_pa
     assert code == 0 and "index" in out
 
 
+def test_a_model_passed_on_answers_alike_and_says_what_it_is(zoomloc, match_run, painted, tmp_path):
+    out = tmp_path / "given"
+    code, said, err = zoomloc("export", "--run", match_run, "--out", out)
+    assert code == 0 and "MB" in said, err
+    kept = (out / "checkpoint-best.json").read_text() + (out / "MODEL_CARD.md").read_text()
+    assert str(painted) not in kept
+    assert "3 steps" in kept and "n 4" in kept
+    photo = painted / "photos" / "d9" / "000.jpg"
+    refused(zoomloc("locate", photo, "--run", out), "--region")
+    own, given = (
+        json.loads(zoomloc("locate", photo, "--run", r, "--region", painted, "--json")[1])
+        for r in (match_run, out)
+    )
+    for answer in (own, given):
+        answer.pop("made_by")
+    assert own == given
+    (out / "MODEL_CARD.md").write_text("mine")
+    assert zoomloc("export", "--run", match_run, "--out", out)[0] == 0
+    assert (out / "MODEL_CARD.md").read_text() == "mine"
+
+
 def test_only_a_match_has_an_index(zoomloc, run_folder, painted):
     refused(zoomloc("index", painted, "--run", run_folder), "only a match has an index")

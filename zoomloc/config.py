@@ -276,6 +276,9 @@ class Config(Section):
         return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
 
 
+GENERAL = Path(__file__).resolve().parent / "general"  # the run that comes with zoomloc
+
+
 def load_config(sources: Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
     """The tree of one or several YAMLs (later ones win) and of overrides ``a.b=c``.
 

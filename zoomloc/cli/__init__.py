@@ -14,7 +14,7 @@ import typer
 from zoomloc import __version__
 from zoomloc.cli.bench_verbs import app as bench_app
 from zoomloc.cli.screen import Screen
-from zoomloc.config import Config, load_config, parse_config
+from zoomloc.config import GENERAL, Config, load_config, parse_config
 from zoomloc.errors import ConfigError, ZoomlocError
 
 app = typer.Typer(
@@ -37,6 +37,14 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Run = Annotated[Path, typer.Option("--run", help="Folder of a trained run.")]
+AnyRun = Annotated[
+    Path,
+    typer.Option(
+        "--run",
+        help="Folder of a trained run; else the general model that comes with zoomloc.",
+        show_default=False,
+    ),
+]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only results and errors.")]
 WithPhotos = Annotated[
@@ -245,7 +253,7 @@ def index(
     region: Annotated[
         Path, typer.Argument(metavar="REGION", help="Folder with region.json and imagery.pmtiles.")
     ],
-    run: Run,
+    run: AnyRun = GENERAL,
     quiet: Quiet = False,
 ) -> None:
     """Encode a region's map once, so that locating in it starts at once."""
@@ -255,8 +263,20 @@ def index(
 
 
 @app.command()
-def evaluate(
+def export(
     run: Run,
+    out: Out,
+) -> None:
+    """Write a trained model to pass on: its best weights, a card, and no paths."""
+    from zoomloc.cli.export import export_run
+
+    size_bytes = export_run(run, out)
+    Screen().step("export", f"{size_bytes / 1e6:.1f} MB -> {out}")
+
+
+@app.command()
+def evaluate(
+    run: AnyRun = GENERAL,
     json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
     region: RegionFolder = None,
     table: Annotated[Path | None, typer.Option("--photos", help="Another photo table.")] = None,
@@ -272,8 +292,9 @@ def evaluate(
 
     screen = Screen(quiet)
     name = "with-photos.json" if with_photos else "report.json"
+    beside = region if run == GENERAL and region is not None else run
     report = steps.evaluate_split(
-        run, screen, json_path or run / name, region, table, imagery, split, with_photos
+        run, screen, json_path or beside / name, region, table, imagery, split, with_photos
     )
     screen.recall_table(report)
 
@@ -281,7 +302,7 @@ def evaluate(
 @app.command()
 def locate(
     photo: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photos or folders.")],
-    run: Run,
+    run: AnyRun = GENERAL,
     region: RegionFolder = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON line a photo.")] = False,
     map_path: Annotated[Path | None, typer.Option("--map", help="Also draw a map.")] = None,

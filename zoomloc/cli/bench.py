@@ -3,6 +3,7 @@
 With ``zoomloc.cli.steps`` the only place that may import data_prep, inside the functions.
 """
 
+import math
 import os
 import shutil
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from zoomloc.cli import steps
 from zoomloc.cli.screen import Screen
-from zoomloc.config import PhotosConfig, TilesConfig
+from zoomloc.config import PhotosConfig, TilesConfig, load_config
 from zoomloc.errors import ConfigError
 from zoomloc.world.files import write_text, written_whole
 
@@ -167,6 +168,20 @@ def _build_ground(plan: "GroundPlan", folder: Path, workers: int, screen: Screen
     screen.step("ground", f"{plan.name} -> {folder}")
 
 
+def run_correlate(out: Path, screen: Screen) -> None:
+    """Time the ways to compare fans and bins, on one thread."""
+    import torch
+
+    from zoomloc.bench.correlations import compare_correlations, markdown
+
+    torch.set_num_threads(1)
+    found = compare_correlations(load_config(["models/match"]).model.match)
+    write_text(out / "correlate.md", markdown(found))
+    for timed in found:
+        screen.step("bench", f"{timed.way}, {timed.kind}: {timed.nanoseconds:,.0f} ns")
+    screen.step("bench", f"-> {out / 'correlate.md'}")
+
+
 def run_leaks(preset: str, out: Path, work: Path, most: int, screen: Screen) -> None:
     """Disturb the map of every same-area run of a preset that is found, and compare."""
     from zoomloc.bench.leaks import compare, disturb, markdown
@@ -183,7 +198,8 @@ def run_leaks(preset: str, out: Path, work: Path, most: int, screen: Screen) -> 
     for run in runs:
         place = load_explained(best_checkpoint(run)).config.data
         imagery = disturb(place / "imagery.pmtiles", place / "disturbed.pmtiles")
-        photos = read_photos(place / "photos.parquet", "test")[:most]
+        photos = read_photos(place / "photos.parquet", "test")
+        photos = photos[:: math.ceil(len(photos) / most)]  # of all drives
         found.append(compare(run, place, photos, imagery))
         screen.step("leaks", f"{run.name}: {found[-1].own:.1%} -> {found[-1].disturbed:.1%}")
     write_text(out / "leaks.md", markdown(found, len(photos)))

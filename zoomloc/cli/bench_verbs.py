@@ -91,6 +91,18 @@ def bench_search(
     run_search(run, preset, _first_last(town_seeds), out, work, Screen())
 
 
+@app.command("correlate")
+def bench_correlate(
+    out: Annotated[Path, typer.Option("--out", help="Folder for correlate.md.")] = Path(
+        "runs/bench"
+    ),
+) -> None:
+    """Ways to lay photos on places for every heading, side by side."""
+    from zoomloc.cli.bench import run_correlate
+
+    run_correlate(out, Screen())
+
+
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
