@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoomloc.config import MatchConfig
 from zoomloc.evaluate import machine
-from zoomloc.model.correlation import correlate
+from zoomloc.model.correlation import correlate, opened_circle
 from zoomloc.model.match import STRIDE
 
 PHOTOS, PLACES = 32, 1024
@@ -35,8 +35,7 @@ class Timed:
 
 def by_convolution(fans: Tensor, bins: Tensor) -> Tensor:
     """As ``correlate``, with a convolution along the circle of slices."""
-    before, after = fans.shape[1] // 2, (fans.shape[1] - 1) // 2
-    circle = torch.cat([bins[len(bins) - before :], bins, bins[:after]])  # (N + F - 1, K, J)
+    circle = opened_circle(bins, fans.shape[1])
     return F.conv1d(circle.permute(2, 1, 0), fans.transpose(1, 2)).permute(2, 1, 0)
 
 

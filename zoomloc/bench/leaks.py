@@ -71,7 +71,9 @@ def _whole(pyramid: TilePyramid, disturbed: TilePyramid) -> Iterator[tuple[Cell,
             picture = disturbed.window(level, cell.x, cell.y, 1.0, pyramid.tile_px)
             yield cell, _coded(picture, alpha, USUAL_QUALITY)
     for cell in disturbed.cells(pyramid.max_level):
-        yield cell, disturbed.encoded(cell) or b""
+        data = disturbed.encoded(cell)
+        if data is not None:
+            yield cell, data
 
 
 def _tiles(pyramid: TilePyramid, level: int) -> Iterator[tuple[Cell, np.ndarray]]:

@@ -288,12 +288,12 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Locate all photos of a split and report recall, with intervals and chance."""
-    from zoomloc.cli import steps
+    from zoomloc.cli.evaluating import evaluate_split
 
     screen = Screen(quiet)
     name = "with-photos.json" if with_photos else "report.json"
-    beside = region if run == GENERAL and region is not None else run
-    report = steps.evaluate_split(
+    beside = (region or Config().data) if run == GENERAL else run  # nothing into the package
+    report = evaluate_split(
         run, screen, json_path or beside / name, region, table, imagery, split, with_photos
     )
     screen.recall_table(report)

@@ -197,7 +197,7 @@ def run_leaks(preset: str, out: Path, work: Path, most: int, screen: Screen) -> 
     found = []
     for run in runs:
         place = load_explained(best_checkpoint(run)).config.data
-        imagery = disturb(place / "imagery.pmtiles", place / "disturbed.pmtiles")
+        imagery = disturb(place / "imagery.pmtiles", place / "other-imagery.pmtiles")
         photos = read_photos(place / "photos.parquet", "test")
         photos = photos[:: math.ceil(len(photos) / most)]  # of all drives
         found.append(compare(run, place, photos, imagery))

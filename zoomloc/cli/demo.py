@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from zoomloc.cli import steps
+from zoomloc.cli.evaluating import evaluate_split
 from zoomloc.cli.screen import Screen
 from zoomloc.config import Config
 from zoomloc.errors import ConfigError
@@ -44,7 +45,7 @@ def _show(config: Config, run: Path, screen: Screen) -> None:
     if _is_newer(report_path, run / "checkpoint-best.json"):
         report = read_json(report_path, "zoomloc/report/1", ConfigError)
     else:
-        report = steps.evaluate_split(run, screen, report_path)
+        report = evaluate_split(run, screen, report_path)
     screen.recall_table(report)
     photos = read_photos(config.data / "photos.parquet", "test")
     photo = steps.most_certain(read_answers(run / "answers.jsonl"), photos)

@@ -183,71 +183,6 @@ def train_run(config: Config, run: Path, screen: Screen) -> None:
     )
 
 
-def evaluate_split(
-    run: Path,
-    screen: Screen,
-    json_path: Path,
-    region: Path | None = None,
-    table: Path | None = None,
-    imagery: Path | None = None,
-    split: str = "test",
-    known: bool = False,
-) -> dict[str, Any]:
-    """Locate all photos of a split and write report.json and answers.jsonl.
-
-    ``known``: the region's training photos are evidence as well.
-    """
-    from zoomloc.cli.known import with_photos
-    from zoomloc.evaluate import evaluate_run
-    from zoomloc.locator import Locator
-    from zoomloc.world.photos import assert_disjoint, read_photos, split_hash, split_protocol
-
-    locator = Locator.load(run, region, imagery)
-    folder = region or config_of_run(run).data
-    own_table = table is None and region is None
-    table = table or folder / "photos.parquet"
-    photos, everything = read_photos(table, split), read_photos(table)
-    table_hash = split_hash(everything)
-    if own_table and table_hash != explained_of_run(run).split_hash:
-        raise PhotoError(
-            f"{table}: was split again after {run} was trained, so test photos may be training "
-            "photos; train again, or name another table with --photos"
-        )
-    made = split_protocol(table)
-    if made is None:
-        assert_disjoint(everything)  # a table of other makers must prove it
-    protocol = _protocol(locator, made or "sequence-disjoint", split)
-    if known:
-        drives = {photo.sequence_id for photo in photos}
-        locator, count = with_photos(locator, folder, run, drives)
-        protocol["known_photos"] = str(count)
-    with screen.bar("evaluate", "photos") as tick:
-        report = evaluate_run(
-            locator,
-            run,
-            photos,
-            chance_pool(folder, table),
-            protocol,
-            table_hash,
-            json_path,
-            tick,
-        )
-    screen.step("evaluate", f"{report['n']} photos in {report['seconds']:.0f} s -> {json_path}")
-    return report
-
-
-def _protocol(locator: "Locator", made: str, split: str) -> dict[str, str]:
-    """What was asked of a model, as report.json has it; ``made``: how the photos were split."""
-    search = locator.search
-    return {
-        "split": made,
-        "candidates": "all-cells",
-        "region": locator.region.name,
-        "photos": split,
-        "search": f"{search.method} {search.beam}" if search.method == "beam" else search.method,
-    }
-
-
 def index_region(region: Path, run: Path, screen: Screen) -> None:
     """Make or renew the index of a region for a run. Raises ConfigError for other models."""
     from zoomloc.locator import Locator
@@ -275,20 +210,6 @@ def index_region(region: Path, run: Path, screen: Screen) -> None:
     screen.step(
         "index", f"{built.encoded} of {built.chunks} chunks encoded, {size_mb:.0f} MB -> {folder}"
     )
-
-
-def chance_pool(folder: Path, table: Path) -> Any:
-    """Road points of the region, or places of its training photos where it has no roads."""
-    from zoomloc.evaluate import Pool
-    from zoomloc.world.photos import read_photos
-    from zoomloc.world.roads import road_points
-
-    roads = folder / "roads.geojson"
-    if roads.is_file():
-        return Pool("random road point", tuple(road_points(roads)))
-    photos = read_photos(table)
-    train = [p.place for p in photos if p.split == "train"] or [p.place for p in photos]
-    return Pool("random training photo", tuple(train))
 
 
 def search_with(search: SearchConfig, overrides: Sequence[str]) -> SearchConfig:

@@ -16,8 +16,7 @@ class _Correlate(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, fans: Tensor, bins: Tensor) -> Tensor:
         fan, (slices, inner, places) = fans.shape[1], bins.shape
-        before, after = fan // 2, (fan - 1) // 2
-        circle = torch.cat([bins[slices - before :], bins, bins[:after]])  # (N + F - 1, K, J)
+        circle = opened_circle(bins, fan)
         flat = fans.flatten(1)
         out = flat.new_empty(slices, len(flat), places)
         for n in range(slices):
@@ -41,6 +40,12 @@ class _Correlate(torch.autograd.Function):
         to_bins[slices - before :] += to_circle[:before]
         to_bins[:after] += to_circle[before + slices :]
         return to_fans.to(flat.dtype).view(len(flat), fan, inner), to_bins
+
+
+def opened_circle(bins: Tensor, fan: int) -> Tensor:
+    """Bins (N, K, J) -> (N + F - 1, K, J): those that a fan of heading n meets begin at n."""
+    before, after = fan // 2, (fan - 1) // 2
+    return torch.cat([bins[len(bins) - before :], bins, bins[:after]])
 
 
 def correlate(fans: Tensor, bins: Tensor) -> Tensor:

@@ -163,13 +163,14 @@ class MatchModel(nn.Module):
         ways = [
             self._seen_so(picture, quarters, mirrored) for quarters in turns for mirrored in mirrors
         ]
-        features, unary, wide = zip(*ways, strict=True)
-        mean_wide = None if wide[0] is None else torch.stack(wide).mean(0)
-        return MapFeatures(torch.stack(features).mean(0), torch.stack(unary).mean(0), mean_wide)
+        wide = [way.wide for way in ways if way.wide is not None]
+        return MapFeatures(
+            torch.stack([way.features for way in ways]).mean(0),
+            torch.stack([way.unary for way in ways]).mean(0),
+            torch.stack(wide).mean(0) if wide else None,
+        )
 
-    def _seen_so(
-        self, picture: Tensor, quarters: int, mirrored: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _seen_so(self, picture: Tensor, quarters: int, mirrored: bool) -> MapFeatures:
         """What is seen of a map laid on its side or mirrored, as if it lay straight."""
         shown = picture.flip(-1) if mirrored else picture
         seen = self.encode_map(shown.rot90(quarters, (-2, -1)))
@@ -179,7 +180,7 @@ class MatchModel(nn.Module):
             return turned.flip(-1) if mirrored else turned
 
         wide = None if seen.wide is None else back(seen.wide)
-        return back(seen.features), back(seen.unary), wide
+        return MapFeatures(back(seen.features), back(seen.unary), wide)
 
     def encode_map(self, picture: Tensor) -> MapFeatures:
         """(3, h, w) of zero mean and unit deviation, ``gsd_m`` a pixel -> features."""
