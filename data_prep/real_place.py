@@ -21,7 +21,7 @@ from rasterio.warp import Resampling, reproject
 from shapely.geometry import shape
 
 from data_prep.drives import ShootingDay
-from data_prep.rasters import open_dataset
+from data_prep.imagery.gdal import open_dataset
 from data_prep.scene import (
     BLANK,
     BUILDING,

@@ -3,31 +3,19 @@
 Knows nothing of stores, regions or of which work is left; everything it needs comes with a job.
 """
 
-import functools
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from affine import Affine
 from PIL import Image
-from rasterio.enums import Resampling
-from rasterio.warp import reproject
-from rasterio.warp import transform as warp_points
-from rasterio.windows import Window
 
-from data_prep.rasters import Raster, applied, open_dataset, read_rgba, reading
-from zoomloc.world.cells import Cell
+from data_prep.imagery.sheets import RGBA, Sheet
+from zoomloc.world.cells import Cell, xy_of
 from zoomloc.world.pyramid import FILL, Picture, over_fill
 
-WEB_MERCATOR = "EPSG:3857"
 WEBP_METHOD = 2  # half the time of Pillow's 4, for 3 % more bytes
-SOURCE_MARGIN_PX = 4  # around a window, for the resampling filter and the bend of its sides
-
-RGBA = npt.NDArray[np.uint8]  # (4, H, W)
 Encoded = list[tuple[Cell, bytes]]
 
 
@@ -38,6 +26,7 @@ class Look:
     tile_px: int
     image_format: str  # webp, png or jpeg
     quality: int
+    seams: str = "order"  # or "centre": of sheets that overlap, the one whose middle is nearest
 
 
 @dataclass(frozen=True)
@@ -46,7 +35,7 @@ class BlockJob:
 
     block: Cell
     depth: int
-    rasters: tuple[Raster, ...]
+    sheets: tuple[Sheet, ...]  # the first lies on top
     look: Look
 
 
@@ -60,12 +49,7 @@ class ParentJob:
 
 def render_block(job: BlockJob) -> Encoded:
     """The encoded tiles of a block that hold any pixel. Raises ImageryError."""
-    side = job.look.tile_px << job.depth
-    canvas = np.zeros((4, side, side), np.uint8)
-    for raster in job.rasters:
-        if canvas[3].min() == 255:
-            break
-        _lay_under(canvas, _warped(raster, job.block, side))
+    canvas = _drawn(job, job.look.tile_px << job.depth)
     tiles = []
     for cell in job.block.descendants(job.depth):
         column, row = cell.x - (job.block.x << job.depth), cell.y - (job.block.y << job.depth)
@@ -134,76 +118,42 @@ def _averaged(family: dict[int, bytes], tile_px: int) -> Picture:
     return averaged(whole)
 
 
-# 1. warping
+# 1. several sheets on one block
 
 
-def _warped(raster: Raster, block: Cell, side_px: int) -> RGBA | None:
-    """(4, side_px, side_px) of a raster on the block's grid, or None where it does not reach."""
-    bounds = block.mercator_bounds
-    pixel = (bounds.right - bounds.left) / side_px
-    grid = Affine(pixel, 0, bounds.left, 0, -pixel, bounds.top)
-    stamp = raster.path.stat().st_mtime_ns if raster.path.exists() else 0
-    dataset = _dataset(raster.path, stamp)
-    with reading(raster.path):
-        found = next(_source_windows(dataset, grid, side_px), None)
-        if found is None:
-            return None
-        window, shift = found
-        source = read_rgba(raster, dataset, window)
-        target = np.zeros((4, side_px, side_px), np.uint8)
-        at = dataset.window_transform(window)
-        reproject(
-            source,
-            target,
-            src_transform=Affine(at.a, at.b, at.c + shift, at.d, at.e, at.f),
-            src_crs=dataset.crs,
-            dst_transform=grid,
-            dst_crs=WEB_MERCATOR,
-            src_alpha=4,
-            dst_alpha=4,
-            resampling=Resampling.cubic,
-            num_threads=1,
-        )
-    return target
+def _drawn(job: BlockJob, side: int) -> RGBA:
+    """(4, side, side) of all sheets of a block."""
+    canvas = np.zeros((4, side, side), np.uint8)
+    if job.look.seams == "centre" and len(job.sheets) > 1:
+        _lay_nearest(canvas, job)
+    for sheet in job.sheets:
+        if canvas[3].min() == 255:
+            break
+        _lay_under(canvas, sheet.draw(job.block, side))
+    return canvas
 
 
-@functools.lru_cache(maxsize=8)
-def _dataset(path: Path, stamp: int) -> Any:
-    """An open dataset, kept so that GDAL's block cache serves the neighbouring blocks."""
-    return open_dataset(path)
-
-
-def forget_datasets() -> None:
-    """Close the datasets that jobs in this process left open."""
-    _dataset.cache_clear()
-
-
-def _source_windows(dataset: Any, grid: Affine, side_px: int) -> Iterator[tuple[Window, float]]:
-    """The part of a raster under a block, and the turn of the globe by which they meet."""
-    along = np.linspace(0, side_px, 9)
-    columns, rows = (v.ravel() for v in np.meshgrid(along, along))
-    xs, ys = applied(grid, columns, rows)
-    east, north = (np.array(v) for v in warp_points(WEB_MERCATOR, dataset.crs, xs, ys))
-    finite = np.isfinite(east) & np.isfinite(north)
-    for shift in (0.0, -360.0, 360.0) if dataset.crs.is_geographic else (0.0,):
-        at = applied(~dataset.transform, east[finite] - shift, north[finite])
-        left, right = _span(at[0], dataset.width)
-        top, bottom = _span(at[1], dataset.height)
-        if left < right and top < bottom:
-            yield Window(left, top, right - left, bottom - top), shift
-
-
-def _span(places: npt.NDArray[np.float64], length: int) -> tuple[int, int]:
-    """Whole pixels around places, with a margin, cut to the raster."""
-    if not places.size:
-        return 0, 0
-    first = int(np.floor(places.min())) - SOURCE_MARGIN_PX
-    last = int(np.ceil(places.max())) + SOURCE_MARGIN_PX
-    return max(first, 0), min(last, length)
+def _lay_nearest(canvas: RGBA, job: BlockJob) -> None:
+    """Give each pixel, in place, to the sheet with the nearest middle that is opaque there."""
+    side = canvas.shape[1]
+    nearest = np.full((side, side), np.inf, np.float32)
+    middles = (np.arange(side, dtype=np.float32) + 0.5) / side
+    for sheet in job.sheets:
+        drawn = sheet.draw(job.block, side)
+        if drawn is None:
+            continue
+        center = sheet.center
+        x, y = xy_of(np.array([center.lat]), np.array([center.lng]), job.block.level)
+        across = middles - np.float32(x[0] - job.block.x)
+        down = middles - np.float32(y[0] - job.block.y)
+        away = down[:, None] ** 2 + across[None] ** 2
+        mine = (drawn[3] == 255) & (away < nearest)
+        canvas[:, mine] = drawn[:, mine]
+        nearest[mine] = away[mine]
 
 
 def _lay_under(canvas: RGBA, under: RGBA | None) -> None:
-    """Fill, in place, what the canvas leaves transparent (first raster on top)."""
+    """Fill, in place, what the canvas leaves transparent (first sheet on top)."""
     if under is None:
         return
     if not canvas[3].any():

@@ -5,7 +5,8 @@ Knows nothing of stores, processes or of what is done already.
 
 import hashlib
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ import shapely
 from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
-from data_prep.rasters import Raster
+from data_prep.imagery.rasters import with_common_stretch
+from data_prep.imagery.sheets import Sheet
 from data_prep.tile_jobs import Look
 from zoomloc.errors import RegionError
-from zoomloc.world.cells import Bounds, Cell, latlng_of, level_of_size, xy_of
+from zoomloc.world.cells import Cell, Ints, latlng_of, level_of_size
 from zoomloc.world.region import Region
 
 BLOCK_PX = 1024  # side of what is warped at once: some 30 MB a process, some 0.3 s
@@ -29,13 +31,13 @@ RECIPE = 1  # raised when the same rasters would give other tiles
 class TilePlan:
     """All that decides the tiles."""
 
-    rasters: tuple[Raster, ...]
+    sheets: tuple[Sheet, ...]  # the first lies on top
     region: Region
     look: Look
     min_level: int
     max_level: int
     metadata: dict[str, Any]
-    bounds: Bounds | None = None
+    ground: BaseGeometry | None = None  # what was asked for; None: all that the sheets show
 
     @property
     def depth(self) -> int:
@@ -44,111 +46,133 @@ class TilePlan:
 
 
 def planned(
-    rasters: tuple[Raster, ...],
+    sheets: tuple[Sheet, ...],
     region: Region,
     look: Look,
     capture_date: str | None,
-    bounds: Bounds | None = None,
+    ground: BaseGeometry | None = None,
 ) -> TilePlan:
     """Levels, common stretch and metadata."""
-    finest = min(rasters, key=lambda raster: raster.gsd_m)
+    finest = min(sheets, key=lambda sheet: sheet.gsd_m)
     deepest = level_of_size(finest.gsd_m * look.tile_px, finest.center.lat)
     coarsest = min(deepest, max(0, region.root_level - ROOT_MARGIN_LEVELS))
+    alike = with_common_stretch(sheets)
     metadata = {
         "name": region.name,
         "attribution": "; ".join(region.attribution),
         "licence": region.licence,
         "capture_date": capture_date,
-        "sources": [raster.path.name for raster in rasters],
+        "sources": [Path(sheet.name).name for sheet in alike],
         "generator": "zoomloc tiles",
+        "sheets": [_entry(sheet) for sheet in alike],
+        "settings_hash": _digest(
+            [RECIPE, asdict(look), coarsest, deepest, ground and ground.wkb_hex]
+        ),
     }
-    stretched = _with_common_stretch(rasters)
-    plan = TilePlan(stretched, region, look, coarsest, deepest, metadata, bounds)
-    metadata["job_hash"] = _job_hash(plan)
-    return plan
+    metadata["job_hash"] = _digest(sorted(metadata.items()))
+    return TilePlan(alike, region, look, coarsest, deepest, metadata, ground)
 
 
-def side_by_side(rasters: list[Raster]) -> tuple[Raster, ...]:
+def reasons(region: Region, terminal_cell_m: float) -> str:
+    """Why a region has its levels and roots, in one line."""
+    terminal, roots = region.terminal_level, len(region.roots)
+    many = f"{roots} roots" if roots > 1 else "1 root"
+    return (
+        f"level {terminal} has cells of {region.cell_size_m:.1f} m, the nearest to "
+        f"{terminal_cell_m:g} m; {many} of level {region.root_level} cover the ground with the "
+        f"fewest decisions: {region.zooms} zooms of {region.branching}"
+    )
+
+
+def _entry(sheet: Sheet) -> list[object]:
+    """What a pyramid remembers of a sheet: digest, then west, south, east, north."""
+    return [_digest(sheet.identity()), *(round(side, 7) for side in sheet.footprint.bounds)]
+
+
+def _digest(parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def side_by_side(sheets: Sequence[Sheet]) -> tuple[Sheet, ...]:
     """Footprints on the same turn of the globe as the first, so that they join across 180."""
-    first = rasters[0].footprint.centroid.x
-    turns = [round((first - raster.footprint.centroid.x) / 360.0) for raster in rasters]
+    first = sheets[0].footprint.centroid.x
+    turns = [round((first - sheet.footprint.centroid.x) / 360.0) for sheet in sheets]
     return tuple(
-        replace(raster, footprint=translate(raster.footprint, 360.0 * turn)) if turn else raster
-        for raster, turn in zip(rasters, turns, strict=True)
+        sheet.within(translate(sheet.footprint, 360.0 * turn)) if turn else sheet
+        for sheet, turn in zip(sheets, turns, strict=True)
     )
 
 
 def cut(
-    rasters: tuple[Raster, ...], name: str, bounds: Bounds
-) -> tuple[tuple[Raster, ...], BaseGeometry]:
-    """The rasters that reach into a box, their footprints cut to it, and the box as ground.
+    sheets: tuple[Sheet, ...], name: str, ground: BaseGeometry
+) -> tuple[tuple[Sheet, ...], BaseGeometry]:
+    """The sheets that reach into some ground, their footprints cut to it, and that ground.
 
-    The box is brought to the footprints' turn of the globe. Raises RegionError where none does.
+    It is brought to the footprints' turn of the globe. Raises RegionError where none does.
     """
-    square = shapely.box(*bounds)
-    whole = shapely.unary_union([raster.footprint for raster in rasters])
-    square = translate(square, 360.0 * round((whole.centroid.x - square.centroid.x) / 360.0))
-    parts = [(r, r.footprint.intersection(square)) for r in rasters]
-    within = tuple(replace(r, footprint=part) for r, part in parts if part.area > 0)
+    sides = np.array([sheet.footprint.bounds for sheet in sheets])
+    west, east = sides[:, 0].min(), sides[:, 2].max()
+    turns = round(((west + east) / 2 - ground.centroid.x) / 360.0)
+    ground = translate(ground, 360.0 * turns)
+    parts = [(sheet, sheet.footprint.intersection(ground)) for sheet in sheets]
+    within = tuple(sheet.within(part) for sheet, part in parts if part.area > 0)
     if not within:
-        west, south, east, north = (round(side, 5) for side in whole.bounds)
+        asked = ", ".join(str(round(side, 5)) for side in ground.bounds)
+        found = west, sides[:, 1].min(), east, sides[:, 3].max()
+        there = ", ".join(str(round(float(side), 5)) for side in found)
         raise RegionError(
-            f"region {name!r}: no raster reaches into bounds {', '.join(map(str, bounds))}; "
-            f"rasters lie within {west}, {south}, {east}, {north} (west, south, east, north)"
+            f"region {name!r}: no imagery reaches into it; it lies within {asked}, the imagery "
+            f"within {there} (west, south, east, north)"
         )
-    return within, square
+    return within, ground
 
 
-def _with_common_stretch(rasters: tuple[Raster, ...]) -> tuple[Raster, ...]:
-    """The same black and white for all rasters beyond 8 bits, so that no seams appear."""
-    ends = [raster.stretch for raster in rasters if raster.stretch is not None]
-    if not ends:
-        return rasters
-    common = min(low for low, _ in ends), max(high for _, high in ends)
-    return tuple(replace(r, stretch=common) if r.stretch is not None else r for r in rasters)
+def blocks_of(plan: TilePlan) -> dict[Cell, list[Sheet]]:
+    """Cells that are warped at once, row-major, each with the sheets that touch it, in order.
 
-
-def _job_hash(plan: TilePlan) -> str:
-    """Short digest of all that decides the file: rasters (by name, size, time) and settings."""
-    stats = [(r.path.name, *_size_and_time(r.path), r.stretch) for r in plan.rasters]
-    look = (plan.look.tile_px, plan.look.image_format, plan.look.quality)
-    parts = [RECIPE, stats, look, plan.min_level, plan.max_level, sorted(plan.metadata.items())]
-    parts += [] if plan.bounds is None else [list(plan.bounds)]
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns
-
-
-def blocks_of(plan: TilePlan) -> dict[Cell, list[Raster]]:
-    """Cells that are warped at once, row-major, each with the rasters that touch it."""
+    Found by going down the quadtree with an R-tree over footprints at hand: neither much ground
+    without imagery nor thousands of sheets cost anything.
+    """
     level = plan.max_level - plan.depth
-    found: dict[Cell, list[Raster]] = {}
-    for raster in plan.rasters:
-        for block in _cells_touching(raster.footprint, level):
-            found.setdefault(block, []).append(raster)
-    return {block: found[block] for block in sorted(found, key=lambda c: (c.y, c.x))}
-
-
-def _cells_touching(ground: BaseGeometry, level: int) -> list[Cell]:
-    """Cells of a level that meet the ground, which may pass the antimeridian."""
-    west, south, east, north = ground.bounds
-    xs, ys = xy_of(np.array([north, south]), np.array([west, east]), level)
+    tree = shapely.STRtree([sheet.footprint for sheet in plan.sheets])
+    west, _, east, _ = shapely.total_bounds([sheet.footprint for sheet in plan.sheets])
+    turns = range(int(np.floor((west + 180) / 360)), int(np.floor((east + 180) / 360)) + 1)
+    columns, rows = np.array(turns), np.zeros(len(turns), np.int64)
+    for depth in range(level + 1):
+        meets = tree.query(_squares(columns, rows, depth), predicate="intersects")
+        held = np.unique(meets[0])
+        if depth < level:
+            columns, rows = _quartered(columns[held], rows[held])
     side = 1 << level
-    columns = np.arange(int(np.floor(xs[0])), int(np.floor(xs[1])) + 1)
-    rows = np.arange(max(int(np.floor(ys[0])), 0), min(int(np.floor(ys[1])), side - 1) + 1)
-    x, y = (v.ravel() for v in np.meshgrid(columns, rows))
-    lats, _ = latlng_of(np.zeros(len(rows) + 1), np.append(rows, rows[-1] + 1).astype(float), level)
-    lngs = np.append(columns, columns[-1] + 1) / side * 360.0 - 180.0
-    at = y - rows[0], x - columns[0]
-    squares = shapely.box(lngs[at[1]], lats[at[0] + 1], lngs[at[1] + 1], lats[at[0]])
-    meets = shapely.intersects(ground, squares)
-    return [Cell(level, int(a) % side, int(b)) for a, b in zip(x[meets], y[meets], strict=True)]
+    found: dict[Cell, list[int]] = {}
+    for square, sheet in meets.T.tolist():
+        cell = Cell(level, int(columns[square]) % side, int(rows[square]))
+        found.setdefault(cell, []).append(sheet)
+    order = sorted(found, key=lambda cell: (cell.y, cell.x))
+    return {cell: [plan.sheets[i] for i in sorted(set(found[cell]))] for cell in order}
 
 
-def most_tiles(plan: TilePlan, blocks: list[Cell]) -> int:
+def _quartered(columns: Ints, rows: Ints) -> tuple[Ints, Ints]:
+    """The cells below some cells, one level down."""
+    right, below = np.array([0, 1, 0, 1]), np.array([0, 0, 1, 1])
+    return (2 * columns[:, None] + right).ravel(), (2 * rows[:, None] + below).ravel()
+
+
+def box_of(cell: Cell) -> BaseGeometry:
+    """A cell's box in degrees."""
+    return shapely.box(*cell.bounds)
+
+
+def _squares(columns: Ints, rows: Ints, level: int) -> Any:
+    """(n,) boxes in degrees of cells whose columns may pass the antimeridian."""
+    side = 1 << level
+    edges = np.stack([rows, rows + 1]).astype(np.float64)
+    north, south = latlng_of(np.zeros_like(edges), edges, level)[0]
+    west, east = (np.stack([columns, columns + 1]) / side) * 360.0 - 180.0
+    return shapely.box(west, south, east, north)
+
+
+def tile_count_at_most(plan: TilePlan, blocks: list[Cell]) -> int:
     """Tiles of all levels if no block has an empty one."""
     total = len(blocks) << 2 * plan.depth
     cells = set(blocks)

@@ -17,21 +17,26 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 import shapely
+from shapely.geometry.base import BaseGeometry
 
-from data_prep.rasters import Raster, inspected
+from data_prep.imagery.fetched import forget_fetched
+from data_prep.imagery.rasters import forget_datasets, inspected
+from data_prep.imagery.sheets import Sheet
+from data_prep.imagery.stores import forget_stored
+from data_prep.imagery.tiledwebmaps import forget_tiled
 from data_prep.tile_jobs import (
     BlockJob,
     Encoded,
     Look,
     ParentJob,
-    forget_datasets,
     render_block,
     render_parents,
 )
-from data_prep.tile_plan import TilePlan, blocks_of, cut, most_tiles, planned, side_by_side
+from data_prep.tile_plan import TilePlan, blocks_of, cut, planned, side_by_side, tile_count_at_most
 from data_prep.tile_scratch import TileScratch
+from data_prep.tile_update import Earlier
 from zoomloc.errors import ImageryError
-from zoomloc.world.cells import Bounds, Cell, size_m
+from zoomloc.world.cells import Cell, size_m
 from zoomloc.world.pyramid import TilePyramid, write_pmtiles
 from zoomloc.world.region import Region, cover
 
@@ -46,6 +51,7 @@ AHEAD = 8  # results that may wait for the one before them
 
 Progress = Callable[[int, int], None]
 Job = TypeVar("Job", BlockJob, ParentJob)
+Thing = TypeVar("Thing")
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,11 @@ class TilesSummary:
     imagery_hash: str
     built: bool  # False: a finished pyramid of the same rasters and settings was kept
     resumed_pieces: int  # pieces of work found done by an earlier, interrupted build
+    updated: int | None = None  # tiles made anew, where an earlier pyramid gave the others
 
 
 def build_tiles(
-    rasters: Sequence[Path],
+    imagery: Sequence[Path | Sheet],
     out: Path,
     name: str,
     terminal_cell_m: float = 16.0,
@@ -79,37 +86,71 @@ def build_tiles(
     workers: int = 2,
     progress: Progress | None = None,
     executor: Executor | None = None,
-    bounds: Bounds | None = None,
+    ground: BaseGeometry | None = None,
+    seams: str = "order",
+    update: bool = False,
 ) -> TilesSummary:
-    """Write ``out/imagery.pmtiles`` and ``out/region.json`` from georeferenced rasters.
+    """Write ``out/imagery.pmtiles`` and ``out/region.json`` from rasters (paths) and other sheets.
 
-    The first raster lies on top. The deepest level is the one whose pixel comes nearest to the
-    finest raster's. The region is all that the rasters cover, or the box ``bounds``; blocks of
-    tiles that do not touch it are left out. ``progress`` gets (tiles done, tiles at most).
-    Interrupted builds resume; a finished one of the same rasters and settings is kept.
-    ``executor`` (of processes) replaces the ``workers`` started here. Raises ImageryError for
-    rasters, RegionError for ground that no 16 roots cover and for a box beyond all rasters,
-    OutputError where the disk is full; an earlier pyramid is then still there.
+    The first lies on top, or with ``seams="centre"`` the one whose middle is nearest. The deepest
+    level is the one whose pixel comes nearest to the finest sheet's. The region is all that the
+    sheets cover, or ``ground`` (degrees); blocks of tiles that do not touch it are left out.
+    ``progress`` gets (tiles done, tiles at most). Interrupted builds resume; a finished one of
+    the same sheets and settings is kept; with ``update`` one of the same settings gives the tiles
+    that no changed sheet touches. ``executor`` (of processes) replaces the ``workers`` started
+    here. Raises ImageryError for sheets, RegionError for ground that no 16 roots cover
+    and for ground beyond all sheets, OutputError where the disk is full; an earlier pyramid is
+    then still there.
     """
-    _check_settings(rasters, tile_px, image_format, quality)
-    looked_at = side_by_side([inspected(Path(path)) for path in rasters])
-    ground = shapely.unary_union([raster.footprint for raster in looked_at])
-    if bounds is not None:
-        looked_at, ground = cut(looked_at, name, bounds)
-    region = cover(name, ground, terminal_cell_m, levels_per_zoom, attribution, licence)
-    plan = planned(looked_at, region, Look(tile_px, image_format, quality), capture_date, bounds)
-    imagery = out / PYRAMID_NAME
-    resumed = 0
-    built = not _is_finished(imagery, plan)
+    _check_settings(imagery, tile_px, image_format, quality)
+    plan = lay_out(
+        imagery,
+        name,
+        terminal_cell_m,
+        levels_per_zoom,
+        attribution,
+        licence,
+        Look(tile_px, image_format, quality, seams),
+        capture_date,
+        ground,
+    )
+    target = out / PYRAMID_NAME
+    built, resumed, copied = not _is_finished(target, plan), 0, None
     if built:
-        resumed = _build(plan, imagery, workers, progress, executor)
-    region.save(out / REGION_NAME)
-    return _summary(imagery, region, built, resumed)
+        earlier = Earlier(plan, target) if update else None
+        resumed = _build(plan, target, workers, progress, executor, earlier)
+        copied = earlier.copied if earlier is not None else None
+    plan.region.save(out / REGION_NAME)
+    return _summary(target, plan.region, built, resumed, copied)
 
 
-def _check_settings(rasters: Sequence[Path], tile_px: int, image_format: str, quality: int) -> None:
+def lay_out(
+    imagery: Sequence[Path | Sheet],
+    name: str,
+    terminal_cell_m: float,
+    levels_per_zoom: int,
+    attribution: Sequence[str],
+    licence: str,
+    look: Look,
+    capture_date: str | None,
+    ground: BaseGeometry | None,
+) -> TilePlan:
+    """What ``build_tiles`` would make; nothing is written. Raises as it does."""
+    looked_at = [inspected(one) if isinstance(one, Path) else one for one in imagery]
+    sheets = side_by_side(looked_at)
+    if ground is None:
+        shown = shapely.unary_union([sheet.footprint for sheet in sheets])
+    else:
+        sheets, shown = cut(sheets, name, ground)
+    region = cover(name, shown, terminal_cell_m, levels_per_zoom, attribution, licence)
+    return planned(sheets, region, look, capture_date, ground)
+
+
+def _check_settings(
+    imagery: Sequence[Path | Sheet], tile_px: int, image_format: str, quality: int
+) -> None:
     """Refuse settings that no tile can have."""
-    if not rasters:
+    if not imagery:
         raise ImageryError("no raster given; name at least one GeoTIFF")
     if tile_px not in (256, 512, 1024):
         raise ImageryError(f"tile_px {tile_px}: must be 256, 512 or 1024")
@@ -130,21 +171,25 @@ def _is_finished(imagery: Path, plan: TilePlan) -> bool:
         return False  # damaged: it is built again
 
 
-def _summary(imagery: Path, region: Region, built: bool, resumed: int) -> TilesSummary:
+def _summary(
+    imagery: Path, region: Region, built: bool, resumed: int, copied: int | None
+) -> TilesSummary:
     """What stands on the disk now, read back."""
     with TilePyramid.open(imagery) as pyramid:
         middle = region.roots[0].center.lat
+        count = sum(len(pyramid.cells(level)) for level in pyramid.levels)
         return TilesSummary(
             imagery=imagery,
             region_file=imagery.with_name(REGION_NAME),
             region=region,
-            tile_count=sum(len(pyramid.cells(level)) for level in pyramid.levels),
+            tile_count=count,
             min_level=pyramid.min_level,
             max_level=pyramid.max_level,
             gsd_m=size_m(pyramid.max_level, middle) / pyramid.tile_px,
             imagery_hash=pyramid.imagery_hash(),
             built=built,
             resumed_pieces=resumed,
+            updated=None if copied is None else count - copied,
         )
 
 
@@ -158,12 +203,16 @@ class _Piece(Generic[Job]):
     name: str
     tiles: int  # at most
     job: Callable[[], Job]
+    above: Cell  # all of its tiles lie under this one
+    cells: Callable[[], list[Cell]]  # its tiles, if none is empty
 
 
-def _block_pieces(plan: TilePlan, blocks: dict[Cell, list[Raster]]) -> Iterator[_Piece[BlockJob]]:
-    for block, rasters in blocks.items():
-        job = BlockJob(block, plan.depth, tuple(rasters), plan.look)
-        yield _Piece(_name("block", block), 1 << 2 * plan.depth, partial(_same, job))
+def _block_pieces(plan: TilePlan, blocks: dict[Cell, list[Sheet]]) -> Iterator[_Piece[BlockJob]]:
+    for block, sheets in blocks.items():
+        job = BlockJob(block, plan.depth, tuple(sheets), plan.look)
+        cells = partial(block.descendants, plan.depth)
+        name = _name("block", block)
+        yield _Piece(name, 1 << 2 * plan.depth, partial(_same, job), block, cells)
 
 
 def _parent_pieces(plan: TilePlan, scratch: TileScratch, level: int) -> Iterator[_Piece[ParentJob]]:
@@ -173,17 +222,18 @@ def _parent_pieces(plan: TilePlan, scratch: TileScratch, level: int) -> Iterator
     for child in scratch.cells(level + 1):
         families.setdefault(child.parent(1 + up), []).append(child)
     for ancestor, children in families.items():
-        parents = len({child.parent() for child in children})
+        parents = sorted({child.parent() for child in children})
         job = partial(_parent_job, scratch, children, plan.look)
-        yield _Piece(_name(f"level {level}", ancestor), parents, job)
+        name = _name(f"level {level}", ancestor)
+        yield _Piece(name, len(parents), job, ancestor, partial(_same, parents))
 
 
 def _parent_job(scratch: TileScratch, children: list[Cell], look: Look) -> ParentJob:
     return ParentJob(tuple((child, scratch.read(child)) for child in children), look)
 
 
-def _same(job: BlockJob) -> BlockJob:
-    return job
+def _same(thing: Thing) -> Thing:
+    return thing
 
 
 def _name(kind: str, cell: Cell) -> str:
@@ -199,18 +249,19 @@ def _build(
     workers: int,
     progress: Progress | None,
     executor: Executor | None,
+    earlier: Earlier | None,
 ) -> int:
     """Make all tiles in the scratch file, then the pyramid; pieces found done are counted."""
     blocks = blocks_of(plan)
     scratch = TileScratch(imagery.with_name(SCRATCH_NAME), plan.metadata["job_hash"])
     try:
         finished = scratch.finished()
-        bar = _Bar(progress, most_tiles(plan, list(blocks)))
+        bar = _Bar(progress, tile_count_at_most(plan, list(blocks)))
         with _pool(workers if len(blocks) >= WORTH_A_POOL else 1, executor) as pool:
-            _run(render_block, _block_pieces(plan, blocks), scratch, finished, pool, bar)
+            _run(render_block, _block_pieces(plan, blocks), scratch, finished, pool, bar, earlier)
             for level in range(plan.max_level - 1, plan.min_level - 1, -1):
                 pieces = _parent_pieces(plan, scratch, level)
-                _run(render_parents, pieces, scratch, finished, pool, bar)
+                _run(render_parents, pieces, scratch, finished, pool, bar, earlier)
         if not scratch.cells(plan.max_level):
             scratch.remove()
             raise ImageryError(_nothing_in(plan))
@@ -223,13 +274,16 @@ def _build(
         return len(finished)
     finally:
         scratch.close()
-        forget_datasets()
+        if earlier is not None:
+            earlier.close()
+        for forget in (forget_datasets, forget_fetched, forget_stored, forget_tiled):
+            forget()
 
 
 def _nothing_in(plan: TilePlan) -> str:
     return (
-        f"{plan.rasters[0].path}: no tile holds a pixel; all of it (and of {len(plan.rasters) - 1} "
-        "other rasters) is transparent or nodata"
+        f"{plan.sheets[0].name}: no tile holds a pixel; all of it (and of {len(plan.sheets) - 1} "
+        "other sheets) is transparent or nodata"
     )
 
 
@@ -240,11 +294,12 @@ def _run(
     finished: set[str],
     pool: Executor | None,
     bar: "_Bar",
+    earlier: Earlier | None,
 ) -> None:
     """Do the pieces that are not finished, a few ahead of the one being stored."""
     waiting: deque[tuple[_Piece[Job], Future[Encoded]]] = deque()
     for piece in pieces:
-        if piece.name in finished:
+        if piece.name in finished or _given(piece, earlier, scratch):
             bar.add(piece.tiles)
         elif pool is None:
             scratch.store(piece.name, function(piece.job()))
@@ -255,6 +310,11 @@ def _run(
             _store_first(waiting, scratch, bar)
     while waiting:
         _store_first(waiting, scratch, bar)
+
+
+def _given(piece: _Piece[Job], earlier: Earlier | None, scratch: TileScratch) -> bool:
+    """Whether an earlier pyramid had the tiles of a piece."""
+    return earlier is not None and earlier.gives(scratch, piece.name, piece.above, piece.cells())
 
 
 def _store_first(

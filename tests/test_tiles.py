@@ -16,11 +16,11 @@ from raster_files import CORNER, UTM, ground, noise, write_tif
 from shapely.geometry import Point
 
 from data_prep import tiles as tiles_module
-from data_prep.rasters import inspected
+from data_prep.imagery.rasters import inspected
 from data_prep.tile_jobs import averaged
 from data_prep.tiles import PYRAMID_NAME, REGION_NAME, SCRATCH_NAME, build_tiles
 from zoomloc.cli.screen import Screen
-from zoomloc.cli.steps import make_tiles
+from zoomloc.cli.tiling import make_tiles
 from zoomloc.config import TilesConfig
 from zoomloc.errors import ImageryError, OutputError, RegionError
 from zoomloc.world.cells import Bounds, LatLng, cell_at, geod
@@ -331,7 +331,7 @@ def test_bounds_cut_the_region_and_the_tiles_out_of_the_rasters(tmp_path):
         write_tif(tmp_path / "b.tif", ground(100), corner=far),
     ]
     box = box_of(300, 200, 600, 450)
-    summary = build_tiles(rasters, tmp_path / "out", "part", workers=1, bounds=box)
+    summary = build_tiles(rasters, tmp_path / "out", "part", workers=1, ground=shapely.box(*box))
     assert summary.region.shape().equals(shapely.box(*box))
     assert summary.region.shape().equals(Region.load(summary.region_file).shape())
     with TilePyramid.open(summary.imagery) as pyramid:
@@ -341,7 +341,9 @@ def test_bounds_cut_the_region_and_the_tiles_out_of_the_rasters(tmp_path):
         assert share == pytest.approx(1, abs=0.15)
         beyond = pyramid.square(LatLng(place_of(*far).lat - 4e-4, place_of(*far).lng + 4e-4), 9, 8)
         assert (beyond == FILL).all()
-    assert not build_tiles(rasters, tmp_path / "out", "part", workers=1, bounds=box).built
+    assert not build_tiles(
+        rasters, tmp_path / "out", "part", workers=1, ground=shapely.box(*box)
+    ).built
     whole = build_tiles(rasters[:1], tmp_path / "all", "part", workers=1)
     assert len(all_tiles(summary.imagery)) < len(all_tiles(whole.imagery))
     assert build_tiles(rasters[:1], tmp_path / "out", "part", workers=1).built  # another job
@@ -360,7 +362,9 @@ def test_bounds_are_met_across_the_antimeridian(tmp_path):
     for turn in (0, -360):  # the same box, named on either side
         west, east = 180 - 100 * pixel + turn, 180 + 50 * pixel + turn
         box = Bounds(west, -17 - 300 * pixel, east, -17 - 100 * pixel)
-        summary = build_tiles([path], tmp_path / str(turn), "fiji", workers=1, bounds=box)
+        summary = build_tiles(
+            [path], tmp_path / str(turn), "fiji", workers=1, ground=shapely.box(*box)
+        )
         with TilePyramid.open(summary.imagery) as pyramid:
             covered = Coverage.of(summary.region, pyramid).leaves.sum()
         ground_m2 = 150 * 200 * (pixel * 111_320) ** 2 * 0.956
@@ -369,8 +373,10 @@ def test_bounds_are_met_across_the_antimeridian(tmp_path):
 
 def test_bounds_beyond_all_rasters_are_refused(tmp_path):
     raster = write_tif(tmp_path / "a.tif", ground(100))
-    with pytest.raises(RegionError, match="no raster reaches into bounds .* rasters lie within"):
-        build_tiles([raster], tmp_path, "a", workers=1, bounds=box_of(200, 0, 300, 100))
+    with pytest.raises(RegionError, match="no imagery reaches into it; .* the imagery within"):
+        build_tiles(
+            [raster], tmp_path, "a", workers=1, ground=shapely.box(*box_of(200, 0, 300, 100))
+        )
     assert not (tmp_path / PYRAMID_NAME).exists()
 
 
@@ -733,13 +739,13 @@ def test_pixels_damaged_inside_are_told_from_a_worker_too(tmp_path, monkeypatch)
         ({"tile_px": 300}, "tile_px 300: must be 256, 512 or 1024"),
         ({"image_format": "gif"}, "image_format 'gif'"),
         ({"quality": 0}, "quality 0"),
-        ({"rasters": []}, "name at least one GeoTIFF"),
+        ({"imagery": []}, "name at least one GeoTIFF"),
     ],
 )
 def test_settings_that_no_tile_can_have_are_refused(tmp_path, change, told):
     raster = write_tif(tmp_path / "a.tif", ground(50))
     with pytest.raises(ImageryError, match=told):
-        build_tiles(**{"rasters": [raster], "out": tmp_path, "name": "a", **change})
+        build_tiles(**{"imagery": [raster], "out": tmp_path, "name": "a", **change})
 
 
 def test_rasters_of_two_continents_are_no_region(tmp_path):

@@ -12,8 +12,10 @@ from typing import Annotated
 import typer
 
 from zoomloc import __version__
+from zoomloc.cli import tile_verbs
 from zoomloc.cli.bench_verbs import app as bench_app
 from zoomloc.cli.screen import Screen
+from zoomloc.cli.tile_verbs import Overrides, folder_of
 from zoomloc.config import GENERAL, Config, load_config, parse_config
 from zoomloc.errors import ConfigError, ZoomlocError
 
@@ -30,10 +32,6 @@ Configs = Annotated[
     typer.Argument(
         metavar="CONFIG...", help="YAML files or packaged names such as demo; later ones win."
     ),
-]
-Overrides = Annotated[
-    list[str],
-    typer.Option("--set", metavar="A.B=C", help="Override one key of the config; may be repeated."),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Run = Annotated[Path, typer.Option("--run", help="Folder of a trained run.")]
@@ -138,41 +136,7 @@ def town(
     steps.make_town(plan, out, workers, Screen(quiet))
 
 
-@app.command()
-def tiles(
-    configs: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG]...")] = None,
-    raster: Annotated[list[Path], typer.Option("--raster", help="GeoTIFF; repeatable.")] = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the region.")] = None,
-    terminal_cell_m: Annotated[float | None, typer.Option("--terminal-cell-m")] = None,
-    levels_per_zoom: Annotated[int | None, typer.Option("--levels-per-zoom", min=1, max=3)] = None,
-    attribution: Annotated[list[str], typer.Option("--attribution")] = [],  # noqa: B006
-    licence: Annotated[str | None, typer.Option("--licence")] = None,
-    overrides: Overrides = [],  # noqa: B006
-    workers: Workers = 2,
-    quiet: Quiet = False,
-) -> None:
-    """Make the tile pyramid of a region from rasters."""
-    from zoomloc.cli import steps
-
-    config = load_config(configs or [], overrides)
-    given = {
-        "terminal_cell_m": terminal_cell_m,
-        "levels_per_zoom": levels_per_zoom,
-        "attribution": tuple(attribution) or None,
-        "licence": licence,
-    }
-    tree = config.tiles.model_dump() | {k: v for k, v in given.items() if v is not None}
-    plan = parse_config({"tiles": tree}, "flags").tiles
-    folder = _folder(out, configs, config)
-    steps.make_tiles(
-        plan,
-        raster or plan.rasters,
-        folder,
-        name or _name(configs, config, folder),
-        workers,
-        Screen(quiet),
-    )
+tile_verbs.register(app)
 
 
 @app.command()
@@ -192,7 +156,7 @@ def photos(
     if source is None:
         raise ConfigError("photos: no folder; give --folder DIR or photos.folder in the config")
     steps.read_photo_folder(
-        config.photos, source, _folder(out, configs, config), workers, Screen(quiet)
+        config.photos, source, folder_of(out, configs, config), workers, Screen(quiet)
     )
 
 
@@ -373,17 +337,6 @@ def info(
     screen = Screen()
     for line in explain(file):
         screen.result(line)
-
-
-def _folder(out: Path | None, configs: list[str] | None, config: Config) -> Path:
-    """Where to write: the flag, or the config's data folder."""
-    if out is None and not configs:
-        raise ConfigError("no folder to write to; give --out DIR or a CONFIG with 'data'")
-    return out or config.data
-
-
-def _name(configs: list[str] | None, config: Config, folder: Path) -> str:
-    return config.name if configs else folder.resolve().name
 
 
 app.add_typer(bench_app, name="bench")

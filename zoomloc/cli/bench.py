@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from zoomloc.cli import steps
 from zoomloc.cli.screen import Screen
+from zoomloc.cli.tiling import make_tiles
 from zoomloc.config import PhotosConfig, TilesConfig, load_config
 from zoomloc.errors import ConfigError
 from zoomloc.world.files import write_text, written_whole
@@ -115,7 +116,7 @@ def _build_town(plan: "TownPlan", folder: Path, workers: int, screen: Screen) ->
     )
     build_town(town, plan.seed, plan.size_m, photos, workers)
     quiet = Screen(quiet=True)
-    steps.make_tiles(TILES, [town / "ortho.tif"], folder, plan.name, workers, quiet)
+    make_tiles(TILES, [town / "ortho.tif"], folder, plan.name, workers, quiet)
     with written_whole(folder / "roads.geojson") as temporary:
         shutil.copyfile(town / "roads.geojson", temporary)
     steps.read_photo_folder(PHOTOS, town / "photos", folder, workers, quiet)
@@ -159,7 +160,7 @@ def _build_ground(plan: "GroundPlan", folder: Path, workers: int, screen: Screen
             "licence": "CC-BY-4.0",
         }
     )
-    steps.make_tiles(tiles, [ortho], folder, plan.name, workers, quiet)
+    make_tiles(tiles, [ortho], folder, plan.name, workers, quiet)
     photos = PhotosConfig(licence="CC-BY-4.0", creator="rendered by zoomloc")
     steps.read_photo_folder(photos, folder / "views" / "photos", folder, workers, quiet)
     split_photos(

@@ -9,6 +9,7 @@ from pathlib import Path
 from zoomloc.cli import steps
 from zoomloc.cli.evaluating import evaluate_split
 from zoomloc.cli.screen import Screen
+from zoomloc.cli.tiling import make_tiles
 from zoomloc.config import Config
 from zoomloc.errors import ConfigError
 from zoomloc.world.files import written_whole
@@ -21,7 +22,7 @@ def run_demo(config: Config, run: Path, workers: int, screen: Screen) -> None:
         raise ConfigError("demo: the config has no 'town'; use the packaged one")
     data, town = config.data, config.data / "town"
     steps.make_town(config.town, town, workers, screen)
-    steps.make_tiles(config.tiles, [town / "ortho.tif"], data, config.name, workers, screen)
+    make_tiles(config.tiles, [town / "ortho.tif"], data, config.name, workers, screen)
     with written_whole(data / "roads.geojson") as temporary:
         shutil.copyfile(town / "roads.geojson", temporary)
     table = data / "photos.parquet"

@@ -19,7 +19,6 @@ from zoomloc.config import (
     PhotosConfig,
     SearchConfig,
     SplitConfig,
-    TilesConfig,
     TownConfig,
     load_config,
     parse_config,
@@ -68,43 +67,6 @@ def make_town(plan: TownConfig, out: Path, workers: int, screen: Screen) -> Path
         f"{(plan.size_m / 1000) ** 2:.2f} km² -> {out}",
     )
     return out
-
-
-def make_tiles(
-    plan: TilesConfig, rasters: Sequence[Path], out: Path, name: str, workers: int, screen: Screen
-) -> None:
-    """Rasters become imagery.pmtiles and region.json."""
-    with needs_extra("prep"):
-        from data_prep.tiles import build_tiles
-    from zoomloc.world.cells import Bounds
-
-    if not rasters:
-        raise ConfigError("tiles: no raster; give --raster FILE or tiles.rasters in the config")
-    with screen.bar("tiles", "tiles") as tick:
-        summary = build_tiles(
-            rasters,
-            out,
-            name,
-            terminal_cell_m=plan.terminal_cell_m,
-            levels_per_zoom=plan.levels_per_zoom,
-            tile_px=plan.tile_px,
-            image_format=plan.image_format,
-            quality=plan.quality,
-            attribution=plan.attribution,
-            licence=plan.licence,
-            capture_date=plan.capture_date,
-            workers=workers,
-            progress=tick,
-            bounds=None if plan.bounds is None else Bounds(*plan.bounds),
-        )
-    region = summary.region
-    roots = f"{len(region.roots)} roots" if len(region.roots) > 1 else "1 root"
-    screen.step(
-        "tiles",
-        f"{'made' if summary.built else 'kept'} {summary.tile_count:,} tiles, "
-        f"{roots}, {region.zooms} zooms of {region.branching} to cells of "
-        f"{region.cell_size_m:.1f} m -> {summary.imagery}",
-    )
 
 
 def read_photo_folder(

@@ -1,0 +1,129 @@
+"""The verbs ``zoomloc tiles`` and ``zoomloc cities``: they read their flags and call the steps.
+
+Knows nothing of how a step works.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoomloc.cli.screen import Screen
+from zoomloc.config import Config, TilesConfig, load_config, packaged_folders, parse_config
+from zoomloc.errors import ConfigError
+
+Overrides = Annotated[
+    list[str],
+    typer.Option("--set", metavar="A.B=C", help="Override one key of the config; may be repeated."),
+]
+
+
+def tiles(
+    configs: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG]...")] = None,
+    raster: Annotated[
+        list[Path], typer.Option("--raster", help="GeoTIFF or another raster; repeatable.")
+    ] = [],  # noqa: B006
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Name of the region.")] = None,
+    terminal_cell_m: Annotated[float | None, typer.Option("--terminal-cell-m")] = None,
+    levels_per_zoom: Annotated[int | None, typer.Option("--levels-per-zoom", min=1, max=3)] = None,
+    attribution: Annotated[list[str], typer.Option("--attribution")] = [],  # noqa: B006
+    licence: Annotated[str | None, typer.Option("--licence")] = None,
+    overrides: Overrides = [],  # noqa: B006
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it takes; fetch and write nothing.")
+    ] = False,
+    update: Annotated[
+        bool, typer.Option("--update", help="Make only tiles that changed imagery touches.")
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Look for missing, damaged and blank tiles instead.")
+    ] = False,
+    sheet: Annotated[
+        Path | None, typer.Option("--sheet", help="With --check: HTML with a look at each level.")
+    ] = None,
+    executor: Annotated[
+        str, typer.Option("--executor", help="'local', or 'dask' with --scheduler.")
+    ] = "local",
+    scheduler: Annotated[
+        str, typer.Option("--scheduler", help="Address of a Dask scheduler, as tcp://host:8786.")
+    ] = "",
+    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Only results and errors.")] = False,
+) -> None:
+    """Make the tile pyramid of a region from rasters, tiles or servers; or check one."""
+    from zoomloc.cli.tiling import check_tiles, make_tiles
+
+    config = load_config(configs or [], overrides)
+    folder = folder_of(out, configs, config)
+    screen = Screen(quiet)
+    if check:
+        if not check_tiles(folder, sheet, screen):
+            raise typer.Exit(1)
+        return
+    if (executor == "dask") != bool(scheduler) or executor not in ("local", "dask"):
+        raise ConfigError("--executor dask and --scheduler ADDRESS belong together")
+    given = {
+        "terminal_cell_m": terminal_cell_m,
+        "levels_per_zoom": levels_per_zoom,
+        "attribution": tuple(attribution) or None,
+        "licence": licence,
+    }
+    tree = config.tiles.model_dump() | {k: v for k, v in given.items() if v is not None}
+    plan = parse_config({"tiles": tree}, "flags").tiles
+    make_tiles(
+        plan,
+        raster or plan.rasters,
+        folder,
+        name or name_of(configs, config, folder),
+        workers,
+        screen,
+        dry_run=dry_run,
+        update=update,
+        scheduler=scheduler,
+    )
+
+
+def cities() -> None:
+    """List the ready cities: name, imagery, licence, and when its terms were read."""
+    screen = Screen()
+    found = sorted(p for folder in packaged_folders() for p in (folder / "cities").glob("*.yaml"))
+    for path in found:
+        config = load_config([path])
+        screen.result(f"cities/{path.stem:<14} {_about(config.tiles)}")
+        for line in _checked(path):
+            screen.result(f"{'':<21} {line}")
+    if not found:
+        raise ConfigError("no packaged city; install zoomloc again")
+
+
+def _about(plan: TilesConfig) -> str:
+    """Sources and licences in one line."""
+    kinds = ", ".join(source.kind for source in plan.sources)
+    licences = "; ".join(dict.fromkeys(source.licence for source in plan.sources))
+    credits = "; ".join(dict.fromkeys(source.attribution for source in plan.sources))
+    return f"{kinds}; {licences}; {credits}"
+
+
+def _checked(path: Path) -> list[str]:
+    """What the file says of its own checking: the lines that begin with '# checked:'."""
+    text = path.read_text(encoding="utf-8")
+    return [line[2:].strip() for line in text.splitlines() if line.startswith("# checked:")]
+
+
+def folder_of(out: Path | None, configs: list[str] | None, config: Config) -> Path:
+    """Where to write: the flag, or the config's data folder."""
+    if out is None and not configs:
+        raise ConfigError("no folder to write to; give --out DIR or a CONFIG with 'data'")
+    return out or config.data
+
+
+def name_of(configs: list[str] | None, config: Config, folder: Path) -> str:
+    """The region's name: the config's, or the folder's."""
+    return config.name if configs else folder.resolve().name
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command."""
+    app.command()(tiles)
+    app.command()(cities)
