@@ -1,4 +1,4 @@
-"""A real HTTP server on loopback for tests: answers by path, faults on demand, all requests noted."""
+"""A real HTTP server on loopback for tests: answers by path, with faults; requests are noted."""
 
 import threading
 from collections.abc import Callable, Iterator
