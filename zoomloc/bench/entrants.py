@@ -76,11 +76,29 @@ _CHANGES: dict[str, Settings] = {  # what is changed of the match, one thing at 
     "lattice-16m": {"model.match.lattice": 4},
     "sigma-5": {"train.sigma_m": 5.5},
 }
+_ZOOM_RATE = 4e-3  # what zoomloc's sweep takes in a town of its own, and the paper's model too
+_BESIDE: dict[str, Settings] = {  # what may stand beside the match and on it
+    "plus-towers": _NO_ZOOM,
+    "plus-zoom": _NO_TOWERS,
+    "plus-both": {},
+}
+_PAPER: dict[str, Settings] = {  # the paper's model, with what autoregressive peers do
+    "as-is": {},
+    "rollout": {"train.rollout_share": 0.3},  # prefixes of its own, against exposure bias
+    "soft": {"train.targets": "soft", "train.label_smoothing": 0.0},  # a path drawn near the truth
+    "beam": {"search.method": "beam", "search.beam": 8},
+    "pointer": {"model.head": "both"},  # children are also scored by their own tokens
+}
 ABLATIONS = {
     e.name: e
+    for entrant, config, rate, table in (
+        ("zoomloc", "models/match", _USUAL_RATE, _CHANGES),
+        ("zoomloc", "models/zoomloc", _ZOOM_RATE, _BESIDE),
+        ("justzoomin", "models/justzoomin", _ZOOM_RATE, _PAPER),
+    )
     for e in (
-        Entrant(f"zoomloc-{what}", "models/match", (({"train.lr": _USUAL_RATE} | changes,),))
-        for what, changes in _CHANGES.items()
+        Entrant(f"{entrant}-{what}", config, (({"train.lr": rate} | changes,),))
+        for what, changes in table.items()
     )
 }
 
