@@ -89,26 +89,28 @@ def cities() -> None:
     screen = Screen()
     found = sorted(p for folder in packaged_folders() for p in (folder / "cities").glob("*.yaml"))
     for path in found:
-        config = load_config([path])
-        screen.result(f"cities/{path.stem:<14} {_about(config.tiles)}")
-        for line in _checked(path):
-            screen.result(f"{'':<21} {line}")
+        screen.result(f"cities/{path.stem}")
+        for line in (*_about(load_config([path]).tiles), *_checked(path)):
+            screen.result(f"    {line}")
     if not found:
         raise ConfigError("no packaged city; install zoomloc again")
+    screen.result("prepare one with 'zoomloc tiles cities/NAME', first with --dry-run")
 
 
-def _about(plan: TilesConfig) -> str:
-    """Sources and licences in one line."""
-    kinds = ", ".join(source.kind for source in plan.sources)
-    licences = "; ".join(dict.fromkeys(source.licence for source in plan.sources))
-    credits = "; ".join(dict.fromkeys(source.attribution for source in plan.sources))
-    return f"{kinds}; {licences}; {credits}"
+def _about(plan: TilesConfig) -> list[str]:
+    """Kind, credit and licence of each source."""
+    return [f"{s.kind}: {s.attribution} [{s.licence}]" for s in plan.sources]
 
 
 def _checked(path: Path) -> list[str]:
-    """What the file says of its own checking: the lines that begin with '# checked:'."""
-    text = path.read_text(encoding="utf-8")
-    return [line[2:].strip() for line in text.splitlines() if line.startswith("# checked:")]
+    """What the file says of its own checking: documents below the day on which they were read."""
+    read: dict[str, list[str]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# checked: {url: "):
+            url, _, rest = line.removeprefix("# checked: {url: ").partition(", date: ")
+            day, _, note = rest.partition("}; ")
+            read.setdefault(f"read {day}; servers {note}:", []).append(f"    {url}")
+    return [line for said, urls in read.items() for line in (said, *urls)]
 
 
 def folder_of(out: Path | None, configs: list[str] | None, config: Config) -> Path:
