@@ -51,10 +51,12 @@ def planned(
     look: Look,
     capture_date: str | None,
     ground: BaseGeometry | None = None,
+    finest_m: float = 0.0,
 ) -> TilePlan:
-    """Levels, common stretch and metadata."""
+    """Levels, common stretch and metadata; no pixel finer than about ``finest_m`` on the ground."""
     finest = min(sheets, key=lambda sheet: sheet.gsd_m)
-    deepest = level_of_size(finest.gsd_m * look.tile_px, finest.center.lat)
+    pixel_m = max(finest.gsd_m, finest_m)
+    deepest = level_of_size(pixel_m * look.tile_px, finest.center.lat)
     coarsest = min(deepest, max(0, region.root_level - ROOT_MARGIN_LEVELS))
     alike = with_common_stretch(sheets)
     metadata = {

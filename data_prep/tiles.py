@@ -89,18 +89,19 @@ def build_tiles(
     ground: BaseGeometry | None = None,
     seams: str = "order",
     update: bool = False,
+    finest_m: float = 0.0,
 ) -> TilesSummary:
     """Write ``out/imagery.pmtiles`` and ``out/region.json`` from rasters (paths) and other sheets.
 
     The first lies on top, or with ``seams="centre"`` the one whose middle is nearest. The deepest
-    level is the one whose pixel comes nearest to the finest sheet's. The region is all that the
-    sheets cover, or ``ground`` (degrees); blocks of tiles that do not touch it are left out.
-    ``progress`` gets (tiles done, tiles at most). Interrupted builds resume; a finished one of
-    the same sheets and settings is kept; with ``update`` one of the same settings gives the tiles
-    that no changed sheet touches. ``executor`` (of processes) replaces the ``workers`` started
-    here. Raises ImageryError for sheets, RegionError for ground that no 16 roots cover
-    and for ground beyond all sheets, OutputError where the disk is full; an earlier pyramid is
-    then still there.
+    level is the one whose pixel comes nearest to the finest sheet's, or to ``finest_m``. The
+    region is all that the sheets cover, or ``ground`` (degrees); blocks of tiles that do not touch
+    it are left out. ``progress`` gets (tiles done, tiles at most). Interrupted builds resume; a
+    finished one of the same sheets and settings is kept; with ``update`` one of the same settings
+    gives the tiles that no changed sheet touches. ``executor`` (of processes) replaces the
+    ``workers`` started here. Raises ImageryError for sheets, RegionError for ground that no 16
+    roots cover and for ground beyond all sheets, OutputError where the disk is full; an earlier
+    pyramid is then still there.
     """
     _check_settings(imagery, tile_px, image_format, quality)
     plan = lay_out(
@@ -113,6 +114,7 @@ def build_tiles(
         Look(tile_px, image_format, quality, seams),
         capture_date,
         ground,
+        finest_m,
     )
     target = out / PYRAMID_NAME
     built, resumed, copied = not _is_finished(target, plan), 0, None
@@ -134,6 +136,7 @@ def lay_out(
     look: Look,
     capture_date: str | None,
     ground: BaseGeometry | None,
+    finest_m: float = 0.0,
 ) -> TilePlan:
     """What ``build_tiles`` would make; nothing is written. Raises as it does."""
     looked_at = [inspected(one) if isinstance(one, Path) else one for one in imagery]
@@ -143,7 +146,7 @@ def lay_out(
     else:
         sheets, shown = cut(sheets, name, ground)
     region = cover(name, shown, terminal_cell_m, levels_per_zoom, attribution, licence)
-    return planned(sheets, region, look, capture_date, ground)
+    return planned(sheets, region, look, capture_date, ground, finest_m)
 
 
 def _check_settings(

@@ -284,6 +284,26 @@ def test_a_thousand_sheets_cost_no_more_per_block_than_one(tmp_path):
     assert len(plan.sheets) == 1000 and deepest <= around
 
 
+@pytest.mark.parametrize("kind", ["whole", "overviews"])
+def test_finer_pixels_than_wanted_are_averaged(tmp_path, kind):
+    """Stripes of one pixel, 16 times finer than the tiles, become their mean and no moire."""
+    import rasterio
+
+    bands = np.full((3, 4000, 4000), 60, np.uint8)
+    bands[:, :, ::2] = 180
+    path = write_tif(tmp_path / "a.tif", bands, pixel=0.05, tiled=True)
+    if kind == "overviews":
+        with rasterio.open(path, "r+") as raster:
+            raster.build_overviews([2, 4, 8], rasterio.enums.Resampling.average)
+    summary = build_tiles([path], tmp_path, "a", image_format="png", workers=1, finest_m=0.8)
+    assert 0.5 < summary.gsd_m < 1.2
+    with TilePyramid.open(summary.imagery) as pyramid:
+        tiles = [pyramid.tile(cell) for cell in pyramid.cells(pyramid.max_level)]
+    inside = np.concatenate([t[t[..., 3] == 255][:, 0] for t in tiles]).astype(int)
+    off = np.abs(inside - 120)
+    assert len(inside) > 10_000 and off.max() <= 10 and off.mean() < 0.5  # stripes are cut at edges
+
+
 # 3. over HTTP
 
 

@@ -10,6 +10,7 @@ from functools import cached_property
 import numpy as np
 import shapely
 from affine import Affine
+from PIL import Image
 from pyproj import Transformer
 from rasterio.crs import CRS
 from rasterio.windows import Window
@@ -147,8 +148,8 @@ class GridPicture:
         """Rows of pixels."""
         return self.grid.size[1] * self.grid.tile_px[1]
 
-    def read(self, window: Window) -> RGBA:
-        """(4, h, w) of a window; 0 where there is no tile."""
+    def read(self, window: Window, shape: tuple[int, int]) -> RGBA:
+        """(4, *shape) of a window, averaged where that is smaller; 0 where there is no tile."""
         wide, high = self.grid.tile_px
         left, top = int(window.col_off), int(window.row_off)
         right, bottom = left + int(window.width), top + int(window.height)
@@ -158,7 +159,14 @@ class GridPicture:
                 tile = self.tile((column, row))
                 if tile is not None:
                     _paste(found, tile, column * wide - left, row * high - top)
-        return found
+        return found if found.shape[1:] == shape else _averaged(found, shape)
+
+
+def _averaged(picture: RGBA, shape: tuple[int, int]) -> RGBA:
+    """A smaller picture, colours weighted by their alpha."""
+    whole = Image.fromarray(np.ascontiguousarray(np.moveaxis(picture, 0, 2)))
+    small = whole.resize(shape[::-1], Image.Resampling.BOX)
+    return np.moveaxis(np.asarray(small), 2, 0)
 
 
 def _paste(picture: RGBA, tile: RGBA, left: int, top: int) -> None:

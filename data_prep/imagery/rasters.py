@@ -15,7 +15,7 @@ import numpy.typing as npt
 import shapely
 from affine import Affine
 from rasterio.crs import CRS
-from rasterio.enums import ColorInterp, MaskFlags
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import CRSError, RasterioError
 from rasterio.warp import transform as warp_points
 from rasterio.windows import Window
@@ -96,8 +96,8 @@ class _Open:
     def height(self) -> int:
         return int(self.dataset.height)
 
-    def read(self, window: Window) -> RGBA:
-        return read_rgba(self.raster, self.dataset, window)
+    def read(self, window: Window, shape: tuple[int, int]) -> RGBA:
+        return read_rgba(self.raster, self.dataset, window, shape)
 
 
 @functools.lru_cache(maxsize=8)
@@ -161,18 +161,27 @@ def with_common_stretch(sheets: Sequence[Sheet]) -> tuple[Sheet, ...]:
     )
 
 
-def read_rgba(raster: Raster, dataset: Any, window: Window) -> RGBA:
-    """(4, H, W) RGBA of a window, its colours 0..255; alpha is 0 where the raster holds nothing."""
-    colours = dataset.read(list(raster.bands), window=window)
+def read_rgba(raster: Raster, dataset: Any, window: Window, shape: tuple[int, int]) -> RGBA:
+    """(4, *shape) RGBA of a window, its colours 0..255; alpha is 0 where the raster holds nothing.
+
+    Where ``shape`` is smaller than the window, pixels (or those of overviews) are averaged; those
+    that stand for something else than a brightness are picked.
+    """
+    whole = shape == (window.height, window.width)
+    picked = whole or raster.palette or raster.asked.nodata is not None
+    options = {"window": window, "resampling": Resampling.nearest if picked else Resampling.average}
+    bands = list(raster.bands)
+    colours = dataset.read(bands, out_shape=(len(bands), *shape), **options)
     held = True if raster.asked.nodata is None else (colours != raster.asked.nodata).all(axis=0)
     if raster.palette:
         colours = _palette_of(dataset)[:, colours[0]]
-    rgba = np.full((4, *colours.shape[1:]), 255, np.uint8)
+    rgba = np.full((4, *shape), 255, np.uint8)
     if raster.alpha_band is not None:
-        alpha = dataset.read(raster.alpha_band, window=window)
+        alpha = dataset.read(raster.alpha_band, out_shape=shape, **options)
         rgba[3] = alpha if alpha.dtype == np.uint8 else np.where(alpha > 0, 255, 0)
     elif raster.masked:
-        rgba[3] = dataset.read_masks(list(raster.bands), window=window).max(axis=0)
+        masks = dataset.read_masks(bands, out_shape=(len(bands), *shape), window=window)
+        rgba[3] = masks.max(axis=0)
     if raster.stretch is not None:
         rgba[3] = np.where(np.isfinite(colours).all(axis=0), rgba[3], 0)
         colours = stretched(colours, raster.stretch)

@@ -3,6 +3,7 @@
 Knows nothing of files, of servers or of what a picture shows.
 """
 
+import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
@@ -41,8 +42,8 @@ class Gridded(Protocol):
     def height(self) -> int:
         """Rows."""
 
-    def read(self, window: Window) -> RGBA:
-        """(4, h, w) of a window that lies within it."""
+    def read(self, window: Window, shape: tuple[int, int]) -> RGBA:
+        """(4, *shape) of a window that lies within it; a smaller shape than its own is averaged."""
 
 
 def warped(picture: Gridded, block: Cell, side_px: int) -> RGBA | None:
@@ -58,9 +59,11 @@ def warped(picture: Gridded, block: Cell, side_px: int) -> RGBA | None:
         return None
     window, shift = found
     target = np.zeros((4, side_px, side_px), np.uint8)
+    shape = _shape(window, side_px)
     at = picture.transform * Affine.translation(window.col_off, window.row_off)
+    at = at * Affine.scale(window.width / shape[1], window.height / shape[0])
     reproject(
-        picture.read(window),
+        picture.read(window, shape),
         target,
         src_transform=Affine(at.a, at.b, at.c + shift, at.d, at.e, at.f),
         src_crs=picture.crs,
@@ -102,8 +105,20 @@ def _cut_out(picture: Gridded, corner: tuple[int, int], side_px: int) -> RGBA | 
     target = np.zeros((4, side_px, side_px), np.uint8)
     rows = slice(top - corner[1], bottom - corner[1])
     columns = slice(left - corner[0], right - corner[0])
-    target[:, rows, columns] = picture.read(Window(left, top, right - left, bottom - top))
+    window = Window(left, top, right - left, bottom - top)
+    target[:, rows, columns] = picture.read(window, (bottom - top, right - left))
     return target
+
+
+def _shape(window: Window, side_px: int) -> tuple[int, int]:
+    """Rows and columns in which a window is read: at least twice as fine as what it becomes.
+
+    The rest is left to the warp. Raster formats have overviews for that, so that a map of 1 m out
+    of pixels of 0.1 m reads a hundredth of them.
+    """
+    finer = max(window.width, window.height) / side_px
+    shrink = 2 ** max(0, math.floor(math.log2(max(finer, 1) / 2)))
+    return math.ceil(window.height / shrink), math.ceil(window.width / shrink)
 
 
 def _source_windows(picture: Gridded, grid: Affine, side_px: int) -> Iterator[tuple[Window, float]]:

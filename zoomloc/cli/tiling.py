@@ -70,6 +70,7 @@ def make_tiles(
             ground=ground,
             seams=plan.seams,
             update=update,
+            finest_m=plan.finest_m,
         )
     _say(summary, plan, screen)
 
@@ -105,6 +106,7 @@ def _say_build(
         Look(plan.tile_px, plan.image_format, plan.quality, plan.seams),
         plan.capture_date,
         ground,
+        plan.finest_m,
     )
     most = tile_count_at_most(tiles, list(blocks_of(tiles)))
     size = most * plan.tile_px**2 * BYTES_A_PIXEL[plan.image_format]

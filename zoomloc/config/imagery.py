@@ -45,7 +45,7 @@ class StoredSource(Credited):
 
     kind: Literal["tiles"]
     path: Path
-    level: int | None = Field(None, ge=0, le=30)  # the deepest, where None
+    level: int | None = Field(None, ge=-30, le=30)  # the deepest, where None
 
 
 class NetworkSource(Section):
@@ -128,6 +128,7 @@ class TilesConfig(Section):
     place: tuple[float, float] | None = None  # lat, lng; with radius_m
     radius_m: float | None = Field(None, gt=0)
     seams: Literal["order", "centre"] = "order"  # which sheet is seen where several lie
+    finest_m: float = Field(0.0, ge=0)  # tiles show no more detail than this; 0: all there is
     terminal_cell_m: float = Field(16.0, gt=0)  # about the accuracy of a phone's position
     levels_per_zoom: Literal[1, 2, 3] = 2
     tile_px: Literal[256, 512] = 256
