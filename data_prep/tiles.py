@@ -4,15 +4,13 @@ Knows nothing of photos or models. The deepest level is warped from the rasters,
 one averaged from the one below; work is done in pieces that a killed build finds again.
 """
 
-import signal
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -37,6 +35,7 @@ from data_prep.tile_scratch import TileScratch
 from data_prep.tile_update import Earlier
 from zoomloc.errors import ImageryError
 from zoomloc.world.cells import Cell, size_m
+from zoomloc.world.processes import worker_pool
 from zoomloc.world.pyramid import TilePyramid, write_pmtiles
 from zoomloc.world.region import Region, cover
 
@@ -341,17 +340,11 @@ def _pool(workers: int, executor: Executor | None) -> Iterator[Executor | None]:
     if executor is not None or workers <= 1:
         yield executor
         return
-    context = get_context("spawn")  # forked GDAL and OpenMP may hang
-    pool = ProcessPoolExecutor(workers, context, initializer=_ignore_interrupts)
+    pool = worker_pool(workers)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-
-
-def _ignore_interrupts() -> None:
-    """Ctrl-C is the parent's business; workers end with their pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 class _Bar:

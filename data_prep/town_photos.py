@@ -7,10 +7,8 @@ import csv
 import io
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Protocol
 
@@ -27,6 +25,7 @@ from data_prep.scene import Scene
 from data_prep.town_light import under_the_sun
 from data_prep.town_paint import Model
 from data_prep.town_parts import Bay
+from zoomloc.world.processes import worker_pool
 
 F32 = NDArray[np.float32]
 
@@ -85,10 +84,7 @@ def _over_drives(shooting: Shooting, drives: list[Drive], workers: int) -> Itera
     if workers <= 1:
         yield from map(partial(_shoot_drive, _Studio(shooting)), drives)
         return
-    # spawn: forked numba and GDAL state is not safe
-    with ProcessPoolExecutor(
-        workers, mp_context=get_context("spawn"), initializer=_open_studio, initargs=(shooting,)
-    ) as pool:
+    with worker_pool(workers, _open_studio, (shooting,)) as pool:
         yield from pool.map(_shoot_in_worker, drives)
 
 

@@ -16,7 +16,17 @@ from zoomloc.config import TilesConfig
 from zoomloc.errors import ConfigError
 from zoomloc.world.pyramid import TilePyramid
 
-CODE = "from zoomloc.cli import main; main()"
+BUILD = """
+import sys
+from pathlib import Path
+from data_prep.tiles import build_tiles
+
+def told(done, total):
+    print(done, total, flush=True)
+
+if __name__ == "__main__":
+    build_tiles([Path(sys.argv[1])], Path(sys.argv[2]), "town", workers=2, progress=told)
+"""
 
 
 def files(path):
@@ -29,30 +39,24 @@ def killed_and_resumed(raster, folder, kills: int, seed: int) -> int:
 
     Every build ends in the end, and its tiles are those of an uninterrupted one. How many builds.
     """
-    rng = random.Random(seed)
+    rng, script = random.Random(seed), folder / "build.py"
+    script.write_text(BUILD, encoding="utf-8")
     whole = build_tiles([raster], folder / "whole", "town", workers=1)
     expected, killed, builds = files(whole.imagery), 0, 0
     while killed < kills:
         out = folder / f"build{builds}"
-        command = [sys.executable, "-c", CODE, "tiles", "--raster", str(raster)]
-        command += ["--name", "town", "--out", str(out), "--workers", "2", "--quiet"]
-        while True:
-            process = subprocess.Popen(command)
-            until_s = time.monotonic() + 60
-            # most instants lie in the build, not in the start of Python
-            while not out.exists() and process.poll() is None and time.monotonic() < until_s:
-                time.sleep(0.01)
-            time.sleep(rng.uniform(0, 1.2))
-            if killed < kills and process.poll() is None:
-                process.kill()
-                process.wait()
-                killed += 1
-                continue
-            assert process.wait() == 0
-            if (out / PYRAMID_NAME).exists():
-                break
+        command = [sys.executable, str(script), str(raster), str(out)]
+        while not (out / PYRAMID_NAME).exists() or (out / SCRATCH_NAME).exists():
+            with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+                assert process.stdout.readline(), "the build has begun, after Python's start"
+                time.sleep(rng.uniform(0, 2.5))
+                if killed < kills and process.poll() is None:
+                    process.kill()
+                    killed += 1
+                else:
+                    process.communicate()
+                    assert process.returncode == 0
         assert files(out / PYRAMID_NAME) == expected
-        assert not (out / SCRATCH_NAME).exists()
         builds += 1
     return builds
 

@@ -5,14 +5,12 @@ Knows nothing of imagery or splits; moves, changes and decodes no picture.
 
 import csv
 import math
-import multiprocessing
 import os
 import re
 import time
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -23,6 +21,7 @@ from zoomloc.world.cells import MAX_LAT_DEG, LatLng, distance_m
 from zoomloc.world.exif import ExifFacts, facts_of
 from zoomloc.world.images import check_whole, opened
 from zoomloc.world.photos import Photo, Skipped, write_photos, write_skipped
+from zoomloc.world.processes import worker_pool
 
 PICTURES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff"})
 UNREAD = frozenset(  # a camera's files that are not read: listed, so that nobody misses them
@@ -169,8 +168,7 @@ def _each(
 ) -> Iterator[Photo | Skipped]:
     """Read each file, in order, by one process or several."""
     if workers > 1 and len(names) > 4 * _CHUNK:  # fewer are read before a process has started
-        spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
-        with ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        with worker_pool(workers) as pool:
             yield from _told(pool.map(read, names, chunksize=_CHUNK), len(names), progress)
     else:
         yield from _told(map(read, names), len(names), progress)

@@ -8,10 +8,9 @@ that a long benchmark resumes anywhere. Knows nothing of how towns are made.
 import math
 import subprocess
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from multiprocessing import get_context
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -33,6 +32,7 @@ from zoomloc.evaluate import machine
 from zoomloc.locator import config_hash
 from zoomloc.training.pixels import store_pixels
 from zoomloc.world.files import read_json, write_json
+from zoomloc.world.processes import worker_pool
 
 SWEEP_SHARE = 0.1  # of the budget, for each setting that is tried
 GROUPED_BY = {"same-area": "drive", "trial": "drive", "unseen-town": "town"}
@@ -66,9 +66,8 @@ class Bench:
         self._store_pixels(missing)
         for trial in trials:
             self._chance(trial)
-        context = get_context("spawn")
         with (
-            ProcessPoolExecutor(self.jobs, context) as pool,
+            worker_pool(self.jobs, interruptible=True) as pool,
             ThreadPoolExecutor(max(1, len(missing))) as threads,
         ):
             sweeps = _Sweeps(self, pool)
@@ -84,7 +83,7 @@ class Bench:
             for trial, entrant in missing
             for place in trial.train
         }
-        with ProcessPoolExecutor(self.jobs, get_context("spawn")) as pool:
+        with worker_pool(self.jobs, interruptible=True) as pool:
             list(pool.map(store_pixels, *zip(*sorted(wanted), strict=True)) if wanted else [])
 
     def _lacks(self, trial: Trial, protocol: str, entrant: str) -> bool:

@@ -7,9 +7,7 @@ functions, so that the command starts fast and missing extras are named only whe
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +22,7 @@ from zoomloc.config import (
     parse_config,
 )
 from zoomloc.errors import ConfigError, PhotoError
+from zoomloc.world.processes import worker_pool
 
 if TYPE_CHECKING:
     from zoomloc.checkpoint import Explained
@@ -214,7 +213,7 @@ def query_of(photo: Path) -> "Query":
 @contextmanager
 def map_drawer() -> Iterator[Callable[..., None]]:
     """``draw_map`` in a process of its own, which imports Folium while this one imports torch."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with worker_pool(1) as pool:
         pool.submit(_import_folium)
         yield lambda *given: pool.submit(draw_map, *given).result()
 
