@@ -123,13 +123,18 @@ def write_photos(photos: Sequence[Photo], path: Path, protocol: str | None = Non
     _check(photos, path)
     folder = os.path.abspath(path.parent)
     try:
-        table = _table(photos, folder, protocol)
+        truth = any(photo.true_lat is not None for photo in photos)
+        table = photo_table(photos, folder, truth)
     except UnicodeError as error:
         raise PhotoError(f"{path}: a name is not valid UTF-8; rename the photo") from error
-    _write_table(table, path)
+    lngs, lats = [photo.lng for photo in photos], [photo.lat for photo in photos]
+    about = photo_metadata([min(lngs), min(lats), max(lngs), max(lats)], protocol)
+    metadata = {key: json.dumps(value) for key, value in about.items()}
+    _write_table(table.replace_schema_metadata(metadata), path)
 
 
-def _table(photos: Sequence[Photo], folder: str, protocol: str | None) -> "pa.Table":
+def photo_table(photos: Sequence[Photo], folder: str, truth: bool) -> "pa.Table":
+    """Rows of the table, without its metadata; ``truth``: with the true_ columns."""
     import pyarrow as pa
     import shapely
 
@@ -149,13 +154,18 @@ def _table(photos: Sequence[Photo], folder: str, protocol: str | None) -> "pa.Ta
     errors = [photo.position_error_m for photo in photos]
     columns["position_error_m"] = pa.array(errors, pa.float64())
     columns["split"] = pa.array([photo.split for photo in photos], pa.string())
-    if any(photo.true_lat is not None for photo in photos):
+    if truth:
         for name in _TRUTH:
             columns[name] = pa.array([getattr(photo, name) for photo in photos], pa.float64())
-    about = {"schema": SCHEMA, "split_protocol": protocol}
-    geo = _geo_metadata([float(b) for b in shapely.total_bounds(points)])
-    metadata = {"geo": json.dumps(geo), "zoomloc": json.dumps(about)}
-    return pa.table(columns).replace_schema_metadata(metadata)
+    return pa.table(columns)
+
+
+def photo_metadata(bounds: Sequence[float], protocol: str | None) -> dict[str, Any]:
+    """What the table says of itself: GeoParquet's key and ours."""
+    return {
+        "geo": _geo_metadata(list(bounds)),
+        "zoomloc": {"schema": SCHEMA, "split_protocol": protocol},
+    }
 
 
 def _geo_metadata(bounds: list[float]) -> dict[str, Any]:
@@ -198,9 +208,14 @@ def _check(photos: Sequence[Photo], path: Path) -> None:
         if photo.id in ids:
             raise PhotoError(f"{path}: the id {photo.id!r} occurs twice; ids must be unique")
         ids.add(photo.id)
-        wrong = _wrong_with(photo)
-        if wrong:
-            raise PhotoError(f"{path}: photo {photo.id!r} has {wrong}; {_MENDING}")
+        check_photo(photo, path)
+
+
+def check_photo(photo: Photo, path: Path) -> None:
+    """Refuse a photo whose row claims what cannot be. Raises PhotoError."""
+    wrong = _wrong_with(photo)
+    if wrong:
+        raise PhotoError(f"{path}: photo {photo.id!r} has {wrong}; {_MENDING}")
 
 
 def _wrong_with(photo: Photo) -> str | None:
