@@ -392,3 +392,31 @@ def test_the_grid_reaches_round_the_globe():
     grid = mercator_grid(3)
     across = grid.tiles_under(shapely.box(179, 10, 181, 20))
     assert across == [(0, 3), (7, 3)]
+
+
+def test_tiles_on_both_sides_of_the_antimeridian(tmp_path):
+    """A region that passes 180: all of it is fetched, and lies in one piece."""
+    side = 1 << 16
+
+    def handler(asked):
+        z, x, y = asked.path.strip("/").split(".")[0].split("/")
+        return Answer(grey[int(x) > side / 2], kind="image/png")
+
+    grey = {left: encoded(np.full((256, 256, 3), 90 + 90 * left, np.uint8)) for left in (0, 1)}
+    with serving(handler) as server:
+        source = {"kind": "xyz", "url": server.address + "/{z}/{x}/{y}.png", "level": 16, **QUICK}
+        plan = TilesConfig(sources=(source,), bounds=(179.99, -17.0, 180.01, -16.99))
+        tiles(plan, tmp_path)
+    with TilePyramid.open(tmp_path / PYRAMID_NAME) as pyramid:
+        for lng, value in ((179.995, 180), (-179.995, 90)):
+            seen = pyramid.square(Place(-16.995, lng), 30, 8)
+            assert np.abs(seen.astype(int) - value).max() <= 3
+    region = Region.load(tmp_path / "region.json").shape()
+    assert region.bounds[2] - region.bounds[0] == pytest.approx(0.02)
+
+
+def test_far_too_many_tiles_are_refused_before_any_is_asked(tmp_path):
+    plan = config("http://127.0.0.1:9/{z}/{x}/{y}.png", level=24)
+    plan = plan.model_copy(update={"bounds": (8.0, 47.0, 9.0, 48.0)})
+    with pytest.raises(ImageryError, match="take a coarser level, or less ground"):
+        tiles(plan, tmp_path)

@@ -18,7 +18,9 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import shapely
 from PIL import Image
+from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from data_prep.imagery.grids import Address, GridPicture, TileGrid
@@ -105,7 +107,9 @@ def order_of(
     tiles = grid.tiles_under(ground)
     if not tiles:
         raise ImageryError(f"{name}: its grid does not reach the region")
-    shown = grid.ground_of(tiles).intersection(ground)
+    held = grid.ground_of(tiles)
+    turns = [translate(held, turn).intersection(ground) for turn in (-360.0, 0.0, 360.0)]
+    shown = shapely.union_all(turns)  # the ground's lng may pass 180
     middle = shown.representative_point()
     center = LatLng(middle.y, (middle.x + 180) % 360 - 180)
     sheet = FetchedTiles(name, shown, center, grid.gsd_m(center), grid, key, cache)

@@ -18,8 +18,10 @@ from shapely.affinity import translate
 from shapely.geometry.base import BaseGeometry
 
 from data_prep.imagery.sheets import RGBA
+from zoomloc.errors import ImageryError
 from zoomloc.world.cells import EQUATOR_M, MAX_LAT_DEG, Floats, LatLng, distance_m
 
+MOST_TILES = 4_000_000  # that any config may ask for: weeks of polite requests
 EDGES = 32  # points along the longer side of what is carried from one CRS to another
 Address = tuple[int, int]  # column, row
 
@@ -46,9 +48,12 @@ class TileGrid:
         return Transformer.from_crs("EPSG:4326", self.crs, always_xy=True)
 
     def tiles_under(self, ground: BaseGeometry) -> list[Address]:
-        """The tiles that share area with some ground in degrees, row-major."""
+        """The tiles that share area with some ground in degrees, row-major.
+
+        Raises ImageryError where there are far too many.
+        """
         found: set[Address] = set()
-        for part in _once_round(ground):
+        for part in once_round(ground):
             found.update(self._under(carried(part, self.to_crs)))
         return sorted(found, key=lambda at: (at[1], at[0]))
 
@@ -76,6 +81,12 @@ class TileGrid:
         first, last = np.maximum(first, 0), np.minimum(last, self.size)
         if (first >= last).any():
             return []
+        count = float(np.prod(last - first))
+        if count > MOST_TILES:
+            raise ImageryError(
+                f"{count:,.0f} tiles of {self.pixel[0]:.3g} CRS units a pixel: take a coarser "
+                "level, or less ground"
+            )
         grid = np.meshgrid(np.arange(first[0], last[0]), np.arange(first[1], last[1]))
         columns, rows = (v.ravel() for v in grid)
         boxes = self._boxes(columns, rows)
@@ -110,7 +121,7 @@ def carried(ground: BaseGeometry, way: Transformer) -> BaseGeometry:
     return shapely.transform(shapely.segmentize(ground, max(step, 1e-12)), moved)
 
 
-def _once_round(ground: BaseGeometry) -> list[BaseGeometry]:
+def once_round(ground: BaseGeometry) -> list[BaseGeometry]:
     """Ground whose lng passes 180, in parts that each lie within -180 .. 180."""
     parts = []
     for turn in (-360.0, 0.0, 360.0):

@@ -1,25 +1,31 @@
 """STAC: the cloud-optimized GeoTIFFs of a region found by a search, or in a static collection.
 
-Knows nothing of how a raster is read. Needs the extra ``stac`` (pystac-client).
+Knows nothing of how a raster is read. Needs the extra ``stac`` (pystac-client). What a server says
+may be garbled or hostile: items are checked, and may name no file of this machine.
 """
 
 import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from fnmatch import fnmatch
+from itertools import islice
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
+import shapely
+from shapely.errors import ShapelyError
 from shapely.geometry import mapping, shape
 from shapely.geometry.base import BaseGeometry
 
+from data_prep.imagery.grids import once_round
 from data_prep.imagery.rasters import Raster, Reading, inspected
-from data_prep.imagery.web import Manners, Web, filled
+from data_prep.imagery.web import AGAIN, LONGEST_WAIT_S, USER_AGENT, Manners, Web, filled
 from zoomloc.config.imagery import StacSource
 from zoomloc.errors import ConfigError, ImageryError
 
-AGAIN = [429, 500, 502, 503, 504]
-S3 = ("s3://", "/vsis3/")
+HTTP = ("http://", "https://")
+BUCKETS = {"s3://": "/vsis3/", "gs://": "/vsigs/"}  # as GDAL calls them
+GARBLED = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
 
 
 def open_stac(source: StacSource, ground: BaseGeometry) -> list[Raster]:
@@ -29,102 +35,205 @@ def open_stac(source: StacSource, ground: BaseGeometry) -> list[Raster]:
     no such asset or a raster cannot be read; ConfigError where the extra is missing.
     """
     items = _searched(source, ground)
-    newest_last = sorted(items, key=_time_of)
-    ordered = newest_last[::-1] if source.newest_on_top else newest_last
+    items.sort(key=lambda item: (_time_of(item), item["id"]), reverse=source.newest_on_top)
+    addresses = [_address(item, source) for item in items]
     sign = _signature(source)
     asked = Reading(bands=source.bands, stretch=source.stretch)
-    return [_sheet(item, source, sign, asked) for item in ordered]
+    return [
+        inspected(_signed(address, sign), asked, _stamp(item))
+        for item, address in zip(items, addresses, strict=True)
+    ]
 
 
-def _sheet(item: dict[str, Any], source: StacSource, sign: str, asked: Reading) -> Raster:
-    address = _address(item, source)
-    stamp = f"{item['id']} {item['properties'].get('updated', '')}".strip()
-    return inspected(f"{address}?{sign}" if sign else address, asked, stamp)
+def _stamp(item: dict[str, Any]) -> str:
+    return f"{item['id']} {item['properties'].get('updated', '')}".strip()
+
+
+def _signed(address: str, sign: str) -> str:
+    if not sign or not address.startswith(HTTP):
+        return address
+    return f"{address}{'&' if '?' in address else '?'}{sign}"
 
 
 def _address(item: dict[str, Any], source: StacSource) -> str:
     """Where the wanted asset of an item lies: by its name, or by a pattern of name or file."""
-    assets = item.get("assets") or {}
-    for name, asset in assets.items():
-        address = str(asset.get("href", ""))
-        file = address.split("?")[0].rsplit("/", 1)[-1]
-        if name == source.asset or fnmatch(name, source.asset) or fnmatch(file, source.asset):
-            return S3[1] + address.removeprefix(S3[0]) if address.startswith(S3[0]) else address
+    assets = item["assets"]
+    named = [source.asset] if source.asset in assets else []
+    alike = [name for name in assets if fnmatch(name, source.asset)]
+    files = [name for name in assets if fnmatch(_file_of(assets[name]), source.asset)]
+    name = next(iter(named + alike + files), None)
+    if name is not None:
+        return _readable(item, str(assets[name].get("href", "")), source)
     raise ImageryError(
-        f"{source.url}: item {item.get('id')} has no asset {source.asset!r}; "
-        f"it has {', '.join(sorted(assets)[:12]) or 'none'}"
+        f"{source.url}: item {item['id']} has no asset {source.asset!r}; "
+        f"it has {', '.join(sorted(assets)[:40]) or 'none'}"
     )
+
+
+def _file_of(asset: dict[str, Any]) -> str:
+    return str(asset.get("href", "")).split("?")[0].rsplit("/", 1)[-1]
+
+
+def _readable(item: dict[str, Any], address: str, source: StacSource) -> str:
+    """An address as GDAL is given it. Raises ImageryError where a server names what is not its."""
+    home = next((link["href"] for link in _links(item, "self")), filled(source.url))
+    whole = urljoin(home, address)
+    for bucket, handler in BUCKETS.items():
+        if whole.startswith(bucket):
+            return handler + whole.removeprefix(bucket)
+    if source.url.startswith(HTTP) and not whole.startswith(HTTP):
+        raise ImageryError(
+            f"{source.url}: item {item['id']} names {address!r}, which is no address of a server"
+        )
+    return whole
+
+
+def _links(document: dict[str, Any], relation: str) -> list[dict[str, Any]]:
+    """The links of a document that lead somewhere."""
+    links = document.get("links")
+    sound = [link for link in links if isinstance(link, dict)] if isinstance(links, list) else []
+    led = [link for link in sound if isinstance(link.get("href"), str)]
+    return [link for link in led if link.get("rel") == relation]
 
 
 def _searched(source: StacSource, ground: BaseGeometry) -> list[dict[str, Any]]:
     """Items as JSON. Raises ImageryError where none or too many are found."""
     try:
-        import pystac_client
+        from pystac import STACError, STACTypeError
         from pystac_client.exceptions import APIError
-        from pystac_client.stac_api_io import StacApiIO
-        from urllib3.util.retry import Retry
     except ImportError as error:
         raise ConfigError("stac: needs an extra; pip install 'zoomloc[stac]'") from error
-    retry = Retry(source.retries, backoff_factor=1, status_forcelist=AGAIN, allowed_methods=None)
-    headers = {name: filled(value) for name, value in source.headers.items()}
-    reader = StacApiIO(headers=headers, max_retries=retry, timeout=source.timeout_s)
+    once = shapely.union_all(once_round(ground))
     try:
-        root = reader.read_stac_object(filled(source.url))
-        if isinstance(root, pystac_client.Client) or _can_search(root.to_dict()):
-            client = pystac_client.Client.open(filled(source.url), stac_io=reader)
-            found = list(_asked(client, source, ground))
-        else:
-            found = list(_walked(root, source, ground))
-    except (APIError, OSError, ValueError, KeyError, TypeError) as error:
+        found = list(islice(_items(source, once), source.most + 1))
+        wanted = [item for item in map(_checked, found) if _is_wanted(item, source, once)]
+    except (APIError, STACError, STACTypeError, ShapelyError, *GARBLED) as error:
+        status = getattr(error, "status_code", None)
+        said = f"answers {status}" if status else f"gives no STAC answer ({type(error).__name__})"
         raise ImageryError(
-            f"{source.url}: no usable STAC answer ({type(error).__name__}); check the address, "
-            "then run again"
+            f"{source.url}: {said}; check the address and the key, if it needs one, then run again"
         ) from error
-    if not found:
-        raise ImageryError(
-            f"{source.url}: no item of {source.collection!r} reaches into the region in these "
-            "dates with so few clouds; widen them"
-        )
     if len(found) > source.most:
         raise ImageryError(
             f"{source.url}: more than {source.most:,} items; take less ground or fewer days, "
             "or raise 'most' of the source"
         )
-    return found
+    if not wanted:
+        raise ImageryError(
+            f"{source.url}: no item of {source.collection!r} reaches into the region in these "
+            "dates with so few clouds; widen them"
+        )
+    return wanted
 
 
-def _can_search(root: dict[str, Any]) -> bool:
-    return any(link.get("rel") == "search" for link in root.get("links", []))
+def _items(source: StacSource, ground: BaseGeometry) -> Iterator[dict[str, Any]]:
+    """What a search finds, or what a catalog that cannot search holds of it."""
+    reader, url = _reader(source), filled(source.url)
+    document = reader.read_json(url)
+    if _links(document, "search"):
+        yield from _asked(reader, url, document, source, ground)
+    elif _links(document, "items"):
+        raise ImageryError(
+            f"{source.url}: is one collection of a server that can search; give the server's own "
+            "address as 'url' and the collection's name as 'collection'"
+        )
+    else:
+        yield from _walked(reader, document["type"], source, ground)
 
 
-def _asked(client: Any, source: StacSource, ground: BaseGeometry) -> Iterator[dict[str, Any]]:
+def _reader(source: StacSource) -> Any:
+    """What asks servers, as patiently as the source says."""
+    from pystac_client.stac_api_io import StacApiIO
+    from urllib3.response import BaseHTTPResponse
+    from urllib3.util.retry import Retry
+
+    class Patience(Retry):
+        def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+            asked_s = super().get_retry_after(response)
+            return None if asked_s is None else min(asked_s, LONGEST_WAIT_S)
+
+    patience = Patience(
+        source.retries,
+        backoff_factor=1,
+        status_forcelist=AGAIN,
+        allowed_methods=None,
+        raise_on_status=False,
+    )
+    headers = {"User-Agent": USER_AGENT}
+    headers |= {name: filled(value) for name, value in source.headers.items()}
+    return StacApiIO(headers=headers, max_retries=patience, timeout=source.timeout_s)
+
+
+def _asked(
+    reader: Any, url: str, landing: dict[str, Any], source: StacSource, ground: BaseGeometry
+) -> Iterator[dict[str, Any]]:
     """Items of a search, page after page."""
+    from pystac_client import ItemSearch
+
+    links = _links(landing, "search")
+    posts = [link for link in links if link.get("method") == "POST"]
     clouds = source.cloud_cover
-    search = client.search(
+    sifts = any(str(said).endswith("item-search#query") for said in landing.get("conformsTo", []))
+    search = ItemSearch(
+        urljoin(url, (posts or links)[0]["href"]),
+        method="POST" if posts else "GET",
+        stac_io=reader,
         collections=[source.collection],
         intersects=json.loads(json.dumps(mapping(ground))),
         datetime=_dates(source),
-        query=None if clouds is None else {"eo:cloud_cover": {"lte": clouds}},
+        query={"eo:cloud_cover": {"lte": clouds}} if sifts and clouds is not None else None,
         max_items=source.most + 1,
     )
     yield from search.items_as_dicts()
 
 
-def _walked(root: Any, source: StacSource, ground: BaseGeometry) -> Iterator[dict[str, Any]]:
+def _walked(
+    reader: Any, kind: str, asked: StacSource, ground: BaseGeometry
+) -> Iterator[dict[str, Any]]:
     """Items of a static catalog that a search would find."""
-    first, last = source.first, source.last
-    for item in root.get_items(recursive=True):
-        found: dict[str, Any] = item.make_asset_hrefs_absolute().to_dict()
-        if source.collection and found.get("collection") not in (None, source.collection):
+    import pystac
+
+    remote = asked.url.startswith(HTTP)
+
+    class Plain(pystac.stac_io.DefaultStacIO):  # a client's own would search, and warn
+        def read_text(self, source: Any, *_: Any, **__: Any) -> str:
+            where = str(source)
+            if remote and not where.startswith(HTTP):
+                raise ValueError("a server's catalog names a file of this machine")
+            return str(reader.read_text(where))
+
+    opens = pystac.Collection if kind == "Collection" else pystac.Catalog
+    first, last, seen = asked.first, asked.last, set[str]()
+    for item in opens.from_file(filled(asked.url), stac_io=Plain()).get_items(recursive=True):
+        item.make_asset_hrefs_absolute()
+        found = _checked(item.to_dict())
+        other = asked.collection and found.get("collection") not in (None, asked.collection)
+        if other or found["id"] in seen:  # some catalogs lead to an item in several ways
             continue
-        if not shape(found["geometry"]).intersects(ground):
-            continue
+        seen.add(found["id"])
         day = _time_of(found).date()
-        clouds = found["properties"].get("eo:cloud_cover", 0.0)
         late = first is None or day >= first
         early = last is None or day <= last
-        if late and early and (source.cloud_cover is None or clouds <= source.cloud_cover):
+        if late and early and _is_wanted(found, asked, ground):
             yield found
+
+
+def _checked(item: Any) -> dict[str, Any]:
+    """An item whose parts are what they should be. Raises TypeError."""
+    parts = {"id": str, "properties": dict, "assets": dict}
+    sound = isinstance(item, dict) and all(isinstance(item.get(k), v) for k, v in parts.items())
+    if not sound or not all(isinstance(asset, dict) for asset in item["assets"].values()):
+        raise TypeError("not a STAC item")
+    return dict(item)
+
+
+def _is_wanted(item: dict[str, Any], source: StacSource, ground: BaseGeometry) -> bool:
+    """Whether an item reaches into the ground, with few enough clouds where it tells them."""
+    clouds = item["properties"].get("eo:cloud_cover")
+    if source.cloud_cover is not None and clouds is not None and clouds > source.cloud_cover:
+        return False
+    outline = item.get("geometry")
+    return outline is not None and shapely.make_valid(shape(outline)).intersects(ground)
 
 
 def _dates(source: StacSource) -> str | None:
@@ -154,11 +263,12 @@ def _signature(source: StacSource) -> str:
     """
     if source.sign != "planetary-computer":
         return ""
-    place = urlsplit(filled(source.url))
-    address = f"{place.scheme}://{place.netloc}/api/sas/v1/token/{source.collection}"
-    with Web(Manners(retries=source.retries, timeout_s=source.timeout_s)) as web:
-        body = web.get(address, address)
+    place = urlsplit(source.url)
+    told = f"{place.scheme}://{place.netloc}/api/sas/v1/token/{source.collection}"
+    manners = Manners(retries=source.retries, timeout_s=source.timeout_s, headers=source.headers)
+    with Web(manners) as web:
+        body = web.get(filled(told), told)
     try:
         return str(json.loads(body or b"")["token"])
     except (ValueError, KeyError, TypeError) as error:
-        raise ImageryError(f"{address}: gives no token; run again later") from error
+        raise ImageryError(f"{told}: gives no token; run again later") from error

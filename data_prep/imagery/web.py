@@ -18,6 +18,8 @@ import tenacity
 from zoomloc.errors import ConfigError, ImageryError
 
 USER_AGENT = "zoomloc (https://pypi.org/project/zoomloc)"
+Check = Callable[[str, bytes], str | None]  # content type and body -> what is wrong with them
+Refusal = Callable[[int, bytes], str | None]  # status and body -> why asking again may help
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
 NOT_THERE = (204, 404, 410)
 AGAIN = (408, 425, 429, 500, 502, 503, 504)
@@ -46,7 +48,14 @@ class _Again(Exception):
 
 
 class NoAnswer(ImageryError):
-    """A server did not give what it was asked for, after all repetitions."""
+    """A server did not give what it was asked for, after all repetitions.
+
+    ``status`` is that of a refusal; None where asking again was all that could be done.
+    """
+
+    def __init__(self, why: str, status: int | None = None) -> None:
+        super().__init__(why)
+        self.status = status
 
 
 def filled(template: str) -> str:
@@ -85,13 +94,18 @@ class Web:
         self._client.close()
 
     def get(
-        self, address: str, told: str, check: Callable[[str, bytes], str | None] | None = None
+        self,
+        address: str,
+        told: str,
+        check: Check | None = None,
+        refusal: Refusal | None = None,
     ) -> bytes | None:
         """The body behind an address; None where the server says that there is nothing.
 
         ``told`` is what messages call it, without secrets. ``check`` gets content type and body
         and says what is wrong with them, None if nothing; what is wrong is asked for again.
-        Raises NoAnswer.
+        ``refusal`` is told of a status of 400 or more and may do the same, or raise. Raises
+        NoAnswer.
         """
         ask = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Again),
@@ -100,7 +114,7 @@ class Web:
             reraise=True,
         )
         try:
-            return ask(self._once, address, told, check)
+            return ask(self._once, address, told, check, refusal)
         except _Again as error:
             raise NoAnswer(f"{told}: {error}, asked {self.manners.retries + 1} times") from None
 
@@ -119,7 +133,7 @@ class Web:
         return " ".join(answer.headers.get(mark, "") for mark in marks).strip()
 
     def _once(
-        self, address: str, told: str, check: Callable[[str, bytes], str | None] | None
+        self, address: str, told: str, check: Check | None, refusal: Refusal | None
     ) -> bytes | None:
         """One request. Raises _Again where it may go better next time, NoAnswer where not."""
         self._wait_for_turn()
@@ -127,10 +141,15 @@ class Web:
             with self._client.stream("GET", address) as answer:
                 if answer.status_code in NOT_THERE:
                     return None
-                if answer.status_code in AGAIN:
-                    raise _Again(f"answers {answer.status_code}", _retry_after_s(answer))
-                if answer.status_code != 200:
-                    raise NoAnswer(f"{told}: answers {answer.status_code}{_hint(answer)}")
+                status = answer.status_code
+                if refusal is not None and status >= 400:
+                    passing = refusal(status, self._body(answer, told))
+                    if passing is not None:
+                        raise _Again(passing, _retry_after_s(answer))
+                if status in AGAIN:
+                    raise _Again(f"answers {status}", _retry_after_s(answer))
+                if status != 200:
+                    raise NoAnswer(f"{told}: answers {status}{_hint(answer)}", status)
                 body = self._body(answer, told)
                 kind = answer.headers.get("content-type", "")
         except httpx2.TimeoutException:
