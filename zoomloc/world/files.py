@@ -9,11 +9,14 @@ import hashlib
 import json
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from zoomloc.errors import OutputError, ZoomlocError
+
+_READING_THE_MASK = threading.Lock()
 
 
 @contextlib.contextmanager
@@ -87,6 +90,8 @@ def sha256_of(path: Path) -> str:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    """The process's mask, which can only be read by setting it."""
+    with _READING_THE_MASK:  # two threads at once could leave it at 0
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
