@@ -1,42 +1,41 @@
-"""Train, val and test without leaks, and the audit that shows them.
+"""Train, val and test without leaks, that stay as they are when photos are added.
 
-Knows nothing of pictures or models: ids, places, times and drives are all it looks at.
+Knows nothing of pictures or models: ids, places, times, creators and drives are all it looks at.
+
+A group (a drive, the drives of a creator on one day, a block, a photo) has a number in [0, 1):
+the hash of the seed and its own name. The lowest, below the share of test, are test; the
+highest, down to 1 - val, are val; the rest is train. So no group's split depends on what else is
+in the table, with two exceptions that only tables of few groups meet:
+
+- A split that is wanted and would be empty takes the group whose number lies nearest to it,
+  until one is added that belongs there.
+- A split takes no more than twice its share of the photos, unless that is one group: those whose
+  numbers lie nearest to train's are train, until the table has grown.
+
+Shares are right on average, not each time.
 """
 
+import hashlib
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, date
+from dataclasses import replace
+from datetime import UTC, date, timedelta
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from data_prep.nearby import pairs_within
+from data_prep.split_audit import Audit, audit, audit_table
 from zoomloc.errors import PhotoError
-from zoomloc.world.cells import (
-    EQUATOR_M,
-    Floats,
-    cell_at,
-    distances_m,
-    level_of_size,
-    xy_of,
-)
-from zoomloc.world.photos import (
-    SPLITS,
-    Photo,
-    assert_disjoint,
-    read_photos,
-    shared_drives,
-    split_hash,
-    split_protocol,
-    write_photos,
-)
+from zoomloc.world.cells import cell_at, level_of_size
+from zoomloc.world.photos import Photo, assert_disjoint, read_photos, write_photos
 
-__all__ = ["Audit", "assert_disjoint", "audit", "split_photos"]
+__all__ = ["Audit", "assert_disjoint", "audit", "audit_table", "split_photos"]
 
 By = Literal["sequence", "block", "image", "region"]
+Group = Literal["drive", "creator-day"]
 
 PROTOCOL_OF = {
     "image": "random-image",
@@ -44,23 +43,7 @@ PROTOCOL_OF = {
     "block": "block-disjoint",
     "region": "unseen-region",
 }
-NEAR_M, NEAR_S = 25.0, 600.0  # a train photo this near, this soon, shows the same scene
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What a split holds. Near duplicates are train photos within 25 m of a test photo:
-    within 10 minutes of it, or at a time that one of the two does not know.
-    """  # noqa: D205
-
-    protocol: str | None
-    photos: dict[str, int]
-    drives: dict[str, int]
-    left_out: int
-    shared_drives: tuple[str, ...]
-    near_duplicates: int
-    near_at_unknown_time: int
-    split_hash: str
+GROUPS = ("drive", "creator-day")
 
 
 def split_photos(
@@ -73,34 +56,32 @@ def split_photos(
     test_days: int | None = None,
     block_m: float = 200.0,
     buffer_m: float = 25.0,
+    group: Group = "drive",
 ) -> Audit:
-    """Rewrite the split column of a photo table and audit it.
+    """Rewrite the split column of a photo table and audit it (without opening a picture).
 
     ``by``: whole drives (``sequence``), whole squares with a buffer of left-out photos between
     them (``block``), single photos (``image``: leaks, the paper's way), or all photos as the
     test of models trained elsewhere (``region``). ``val`` and ``test`` are shares of photos; with
     ``block`` they may be all: val to calibrate models trained elsewhere, and no train.
+    With ``group`` ``creator-day`` all drives of one creator on one day go together.
     ``newest_test`` takes the drives of the newest day (``test_days`` of them) for the test.
     Raises PhotoError where the photos do not allow it; the table is unchanged then.
     """
-    if by not in PROTOCOL_OF:
-        raise PhotoError(f"split by {by!r}; known are {', '.join(PROTOCOL_OF)}")
     no_train = by == "block" and val > 0 and math.isclose(val + test, 1)
-    if not (0 <= val < 1 and 0 < test < 1 and (val + test < 1 or no_train)):
-        raise PhotoError(f"split shares val {val}, test {test}: above 0 and below 1 together")
-    if by != "sequence" and (newest_test or test_days is not None):
-        raise PhotoError("newest_test goes with --by sequence only: days are made of drives")
+    days = (test_days or 1) if newest_test or test_days is not None else 0
+    _check(by, group, val, test, no_train, days)
     photos = read_photos(parquet)
-    rng = np.random.default_rng(seed)
     if by == "region":
         splits: list[str | None] = ["test"] * len(photos)
-    elif by == "sequence":
-        days = (test_days or 1) if newest_test or test_days is not None else 0
-        splits = _by_drive(photos, val, test, rng, days)
+    elif by == "block":
+        splits = _by_block(photos, val, test, seed, block_m, buffer_m, no_train)
     elif by == "image":
-        splits = _by_group([photo.id for photo in photos], val, test, rng, {})
+        splits = _hashed([photo.id for photo in photos], val, test, seed)
     else:
-        splits = _by_block(photos, val, test, rng, block_m, buffer_m, no_train)
+        groups = _groups(photos, group)
+        newest = _of_newest_days(photos, groups, days) if days else set()
+        splits = _drawn(groups, val, seed, newest) if days else _hashed(groups, val, test, seed)
     done = [replace(photo, split=split) for photo, split in zip(photos, splits, strict=True)]
     if by == "sequence":
         assert_disjoint(done)
@@ -108,104 +89,124 @@ def split_photos(
     return audit(done, PROTOCOL_OF[by])
 
 
-# 1. the audit
+def _check(by: str, group: str, val: float, test: float, no_train: bool, days: int) -> None:
+    """Refuse what no table could be split by."""
+    if by not in PROTOCOL_OF:
+        raise PhotoError(f"split by {by!r}; known are {', '.join(PROTOCOL_OF)}")
+    if group not in GROUPS:
+        raise PhotoError(f"split group {group!r}; known are {', '.join(GROUPS)}")
+    if not (0 <= val < 1 and 0 < test < 1 and (val + test < 1 or no_train)):
+        raise PhotoError(f"split shares val {val}, test {test}: above 0 and below 1 together")
+    if by != "sequence" and days:
+        raise PhotoError("newest_test goes with --by sequence only: days are made of drives")
+    if by != "sequence" and group != "drive":
+        raise PhotoError(f"group {group} goes with --by sequence only: it is made of drives")
 
 
-def audit(photos: Sequence[Photo], protocol: str | None = None) -> Audit:
-    """Counts, shared drives and near duplicates of photos as they are split now."""
-    near, unknown = _near_duplicates(photos)
-    used = {split: [p for p in photos if p.split == split] for split in SPLITS}
-    return Audit(
-        protocol=protocol,
-        photos={split: len(found) for split, found in used.items()},
-        drives={split: len({p.sequence_id for p in found}) for split, found in used.items()},
-        left_out=sum(photo.split is None for photo in photos),
-        shared_drives=tuple(shared_drives(photos)),
-        near_duplicates=near,
-        near_at_unknown_time=unknown,
-        split_hash=split_hash(photos),
+# 1. by hash
+
+
+def number_of(group: str, seed: int) -> float:
+    """The number in [0, 1) that decides on a group: of the seed and its name, nothing else."""
+    digest = hashlib.sha256(f"{seed}\0{group}".encode("utf-8", "surrogatepass")).digest()
+    return (int.from_bytes(digest[:8], "big") >> 11) / (1 << 53)
+
+
+def _hashed(groups: Sequence[str], val: float, test: float, seed: int) -> list[str | None]:
+    """Each group whole into one split by its number, and every split that is wanted not empty."""
+    sizes = Counter(groups)
+    numbers = {name: number_of(name, seed) for name in sizes}
+    order = sorted(sizes, key=lambda name: (numbers[name], name))
+    wanted = ["train", *(["val"] if val > 0 else []), "test"]
+    if len(order) < len(wanted):
+        raise _too_few(len(order), wanted)
+    tests = _reach([(numbers[name] < test, sizes[name]) for name in order], test)
+    ending = [(numbers[name] >= 1 - val, sizes[name]) for name in reversed(order)]
+    vals = _reach(ending, val) if val > 0 else 0
+    while tests + vals >= len(order):  # train takes the one nearest to it
+        tests, vals = (tests - 1, vals) if tests > vals else (tests, vals - 1)
+    splits = {name: "train" for name in order}
+    splits |= {name: "test" for name in order[:tests]}
+    splits |= {name: "val" for name in order[len(order) - vals :]}
+    return [splits[group] for group in groups]
+
+
+def _reach(groups: Sequence[tuple[bool, int]], share: float) -> int:
+    """How many of the first groups a split takes, of all whether they belong to it and how large.
+
+    Those that belong, up to twice the share; one at least.
+    """
+    most, have = 2 * share * sum(size for _, size in groups), 0
+    for count, (belongs, size) in enumerate(groups):
+        have += size
+        if not belongs or have > most:
+            return max(count, 1)
+    return len(groups)
+
+
+def _too_few(groups: int, wanted: Sequence[str]) -> PhotoError:
+    others = " and ".join(sorted(set(wanted) - {"train"}))
+    return PhotoError(
+        f"split: {groups} drives, days, blocks or photos are too few for train, {others}; take "
+        "more, or --by block or image"
     )
 
 
-def audit_table(parquet: Path) -> Audit:
-    """The audit of a table as it lies there. Raises PhotoError."""
-    return audit(read_photos(parquet), split_protocol(parquet))
+# 2. by drives
 
 
-def _near_duplicates(photos: Sequence[Photo]) -> tuple[int, int]:
-    """Train photos near a test photo in place and time; and those near where no time is known."""
-    train = [photo for photo in photos if photo.split == "train"]
-    test = [photo for photo in photos if photo.split == "test"]
-    a, b = _pairs_within(train, test, NEAR_M)
-    apart_s = np.abs(_times_s(train)[a] - _times_s(test)[b])
-    near = set(a[apart_s <= NEAR_S].tolist())
-    unknown = set(a[np.isnan(apart_s)].tolist()) - near
-    return len(near), len(unknown)
+def _groups(photos: Sequence[Photo], group: str) -> list[str]:
+    """The name of each photo's group: its drive, or its drive's creator and day."""
+    if group == "drive":
+        return [photo.sequence_id for photo in photos]
+    days = _first_days(photos)
+    creators: dict[str, str] = {}
+    for photo in photos:
+        drive = photo.sequence_id
+        creators[drive] = min(photo.creator, creators.get(drive, photo.creator))
+    names = {
+        drive: f"{creators[drive]}\0{days[drive]}" if drive in days else f"\0\0{drive}"
+        for drive in creators
+    }
+    return [names[photo.sequence_id] for photo in photos]
 
 
-def _times_s(photos: Sequence[Photo]) -> Floats:
-    """Seconds since 1970, NaN where unknown; a time without a zone counts as UTC."""
-    times = []
+def _first_days(photos: Sequence[Photo]) -> dict[str, date]:
+    """The day on which each drive began, drives without any time left out.
+
+    A time with a zone, which servers give in UTC, becomes solar time by the longitude: midnight
+    in Greenwich would cut an American evening in two.
+    """
+    days: dict[str, date] = {}
     for photo in photos:
         when = photo.captured_at
-        if when is not None and when.tzinfo is None:
-            when = when.replace(tzinfo=UTC)
-        times.append(np.nan if when is None else when.timestamp())
-    return np.array(times, np.float64)
+        if when is None:
+            continue
+        if when.tzinfo is not None:
+            when = when.astimezone(UTC) + timedelta(hours=photo.lng / 15)
+        drive, day = photo.sequence_id, when.date()
+        days[drive] = min(day, days.get(drive, day))
+    return days
 
 
-def _pairs_within(
-    here: Sequence[Photo], there: Sequence[Photo], metres: float
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Indices (n,), (n,) of all pairs at most that many geodesic metres apart."""
-    import shapely
-
-    if not here or not there or metres <= 0:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    lat, lng = _places(here)
-    lat2, lng2 = _places(there)
-    points, points2 = _plane(lat, lng, lng[0]), _plane(lat2, lng2, lng[0])
-    # Mercator stretches by 1 / cos(lat); 2 % more for the ellipsoid, then measured exactly
-    reach = 1.02 * metres / np.cos(np.radians(np.clip(np.abs(lat) + 0.01, 0, 89)))
-    tree = shapely.STRtree(shapely.points(points2))
-    a, b = tree.query(shapely.points(points), predicate="dwithin", distance=reach)
-    near = distances_m(lat[a], lng[a], lat2[b], lng2[b]) <= metres
-    return a[near], b[near]
+def _of_newest_days(photos: Sequence[Photo], groups: Sequence[str], days: int) -> set[str]:
+    """The groups that have a drive of the newest days; raises where that is all of them."""
+    newest = _last_days(photos)
+    kept = sorted(set(newest.values()))[-days:]
+    chosen = {
+        group
+        for photo, group in zip(photos, groups, strict=True)
+        if newest[photo.sequence_id] in kept
+    }
+    if len(chosen) == len(set(groups)):
+        raise PhotoError(
+            f"split: all {len(newest)} drives are of the newest {days} day(s), none is left "
+            "to train on; take fewer test_days, or no newest_test"
+        )
+    return chosen
 
 
-def _places(photos: Sequence[Photo]) -> tuple[Floats, Floats]:
-    places = np.array([photo.place for photo in photos], np.float64)
-    return places[:, 0], places[:, 1]
-
-
-def _plane(lat: Floats, lng: Floats, middle_lng: float) -> Floats:
-    """(n, 2) Mercator metres with the antimeridian opposite ``middle_lng``."""
-    x, y = xy_of(lat, (lng - middle_lng + 180) % 360 - 180, 0)
-    return np.stack([x, y], axis=1) * EQUATOR_M
-
-
-# 2. the ways to split
-
-
-def _by_drive(
-    photos: Sequence[Photo], val: float, test: float, rng: np.random.Generator, days: int
-) -> list[str | None]:
-    """Whole drives; with ``days`` the test is all drives of that many newest days."""
-    drives = [photo.sequence_id for photo in photos]
-    fixed: dict[str, str] = {}
-    if days:
-        newest = _newest_days(photos)
-        kept = sorted(set(newest.values()))[-days:]
-        fixed = {drive: "test" for drive, day in newest.items() if day in kept}
-        if len(fixed) == len(newest):
-            raise PhotoError(
-                f"split: all {len(newest)} drives are of the newest {days} day(s), none is left "
-                "to train on; take fewer test_days, or no newest_test"
-            )
-    return _by_group(drives, val, test, rng, fixed)
-
-
-def _newest_days(photos: Sequence[Photo]) -> dict[str, date]:
+def _last_days(photos: Sequence[Photo]) -> dict[str, date]:
     """The last local day of each drive."""
     days: dict[str, date] = {}
     for photo in photos:
@@ -221,68 +222,71 @@ def _newest_days(photos: Sequence[Photo]) -> dict[str, date]:
     return days
 
 
-def _by_group(
-    groups: Sequence[str], val: float, test: float, rng: np.random.Generator, fixed: dict[str, str]
-) -> list[str | None]:
-    """Each group whole into one split, in random order, each where it brings a share nearest.
+# 3. by a draw, for benchmarks
 
-    ``fixed`` groups have their split already; test then takes no other.
-    """
+
+def _drawn(groups: Sequence[str], share: float, seed: int, tests: set[str]) -> list[str | None]:
+    """Val drawn from all groups that are not test: groups in random order, each where it brings
+    the share of photos nearest.
+
+    For tables that do not grow: the draw is from all groups, and a new newest day makes another
+    test anyway. Nearer to the share than hashes are, and what published figures were made with.
+    """  # noqa: D205
     sizes = Counter(groups)
-    order = sorted(set(sizes) - set(fixed))
-    order = [order[k] for k in rng.permutation(len(order))]
-    wanted = {"val": val * len(groups)}
-    if not fixed:
-        wanted = {"test": test * len(groups), **wanted}
-    splits = dict(fixed)
-    for split, share in wanted.items():
-        have = 0
-        for group in order:
-            if group not in splits and abs(share - have - sizes[group]) < abs(share - have):
-                splits[group] = split
-                have += sizes[group]
-        if share > 0 and not have:  # every group is larger than twice the share
-            left = [group for group in order if group not in splits]
-            if left:
-                splits[min(left, key=lambda group: sizes[group])] = split
-    chosen = set(splits.values())
-    needed = {split for split, share in {**wanted, "test": 1.0}.items() if share > 0}
-    if not needed <= chosen or all(group in splits for group in order):
-        raise PhotoError(
-            f"split: {len(sizes)} drives, blocks or photos are too few for train, "
-            f"{' and '.join(sorted(needed))}; take more, or --by block or image"
-        )
-    return [splits.get(group, "train") for group in groups]
+    order = sorted(set(sizes) - tests)
+    order = [order[k] for k in np.random.default_rng(seed).permutation(len(order))]
+    vals: set[str] = set()
+    wanted, have = share * len(groups), 0
+    for group in order:
+        if abs(wanted - have - sizes[group]) < abs(wanted - have):
+            vals.add(group)
+            have += sizes[group]
+    if wanted > 0 and not vals and order:  # every group is larger than twice the share
+        vals.add(min(order, key=lambda group: sizes[group]))
+    if len(vals) == len(order):
+        raise _too_few(len(sizes), ["train", "test", *(["val"] if share > 0 else [])])
+    return ["test" if g in tests else "val" if g in vals else "train" for g in groups]
+
+
+# 4. by blocks
 
 
 def _by_block(
     photos: Sequence[Photo],
     val: float,
     test: float,
-    rng: np.random.Generator,
+    seed: int,
     block_m: float,
     buffer_m: float,
     no_train: bool,
 ) -> list[str | None]:
     """Whole squares of the quadtree; what lies within the buffer of a test (or, for train, of a
     val) photo in another split is left out.
+
+    A photo that is added may so push others out, but never into another split.
     """  # noqa: D205
     if not (block_m > 0 and buffer_m >= 0):
         raise PhotoError(f"split: block_m {block_m}, buffer_m {buffer_m}; above 0 and at least 0")
-    level = level_of_size(block_m, photos[0].lat)
+    # whole degrees, so that more photos hardly ever make other blocks
+    level = level_of_size(block_m, round(float(np.median([photo.lat for photo in photos]))))
     blocks = [cell_at(photo.place, level).quadkey for photo in photos]
-    if no_train:  # the blocks of val are drawn, all others are test
-        drawn = _by_group(blocks, 0.0, val, rng, {})
-        splits: list[str | None] = ["val" if split == "test" else "test" for split in drawn]
+    if no_train:
+        drawn = _drawn(blocks, val, seed, set())
+        splits: list[str | None] = ["val" if split == "val" else "test" for split in drawn]
     else:
-        splits = _by_group(blocks, val, test, rng, {})
+        splits = _hashed(blocks, val, test, seed)
+    _leave_out_near(photos, splits, buffer_m)
+    for split, share in (("train", 0 if no_train else 1), ("val", val)):
+        if share > 0 and split not in splits:
+            raise PhotoError(f"split: the buffer leaves no photo for {split}; take larger block_m")
+    return splits
+
+
+def _leave_out_near(photos: Sequence[Photo], splits: list[str | None], buffer_m: float) -> None:
+    """Take train and val photos near a test photo, then train photos near val, out of all splits."""
     for kept, others in (("test", ("train", "val")), ("val", ("train",))):
         keep = [photo for photo, split in zip(photos, splits, strict=True) if split == kept]
         at_risk = [k for k, split in enumerate(splits) if split in others]
-        near, _ = _pairs_within([photos[k] for k in at_risk], keep, buffer_m)
-        for k in set(near.tolist()):
-            splits[at_risk[k]] = None
-    lost = "val" if no_train else "train"
-    if lost not in splits:
-        raise PhotoError(f"split: the buffer leaves no photo for {lost}; take larger block_m")
-    return splits
+        for near, _ in pairs_within([photos[k] for k in at_risk], keep, buffer_m):
+            for k in set(near.tolist()):
+                splits[at_risk[k]] = None

@@ -55,14 +55,14 @@ def write_contact_sheet(folder: Path, found: Mapping[str, Any], out: Path) -> No
     write_text(out, page(f"Tiles of {region.name}", parts))
 
 
-def page(title: str, parts: Iterable[str]) -> str:
-    """A whole page; ``title`` is text, ``parts`` are markup."""
+def page(title: str, parts: Iterable[str], style: str = "") -> str:
+    """A whole page; ``title`` is text, ``parts`` are markup, ``style`` is more CSS."""
     name = html.escape(title)
     return (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width">\n'
-        f"<title>{name}</title>\n<style>{_STYLE}</style>\n<h1>{name}</h1>\n"
+        f"<title>{name}</title>\n<style>{_STYLE}{style}</style>\n<h1>{name}</h1>\n"
         + "\n".join(parts)
         + "\n</html>\n"
     )

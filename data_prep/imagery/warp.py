@@ -62,14 +62,16 @@ def warped(picture: Gridded, block: Cell, side_px: int) -> RGBA | None:
     shape = _shape(window, side_px)
     at = picture.transform * Affine.translation(window.col_off, window.row_off)
     at = at * Affine.scale(window.width / shape[1], window.height / shape[0])
+    source = picture.read(window, shape)
+    opaque = bool(source[3].min() == 255)  # a band less to warp, for the same pixels
     reproject(
-        picture.read(window, shape),
+        source[:3] if opaque else source,
         target,
         src_transform=Affine(at.a, at.b, at.c + shift, at.d, at.e, at.f),
         src_crs=picture.crs,
         dst_transform=grid,
         dst_crs=WEB_MERCATOR,
-        src_alpha=4,
+        src_alpha=0 if opaque else 4,
         dst_alpha=4,
         resampling=Resampling.cubic,
         num_threads=1,

@@ -1,39 +1,39 @@
-"""A folder of picture files into the photo table, by what their EXIF says.
+"""A folder of picture files into photos, by what their EXIF, a sidecar and GPX tracks say.
 
 Knows nothing of imagery or splits; moves, changes and decodes no picture.
+
+What Mapillary's sidecar says of a picture counts before its EXIF. Tracks place the pictures that
+neither of them places, at the time of the camera plus ``clock_offset_s``; a camera's time without
+a zone counts as UTC (a camera on a local clock two hours ahead needs an offset of -7200). Only
+such a picture gets the track's direction of travel, and only where it has no bearing of its own;
+its position error is the default plus what gpx.py adds.
 """
 
-import csv
-import math
 import os
-import re
 import time
-import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 
+from data_prep.photos.gpx import Fix, Tracks, read_tracks
+from data_prep.photos.loose import clock_s, in_drives
+from data_prep.photos.pictures import CHUNK, each_facts, reading_pool
+from data_prep.photos.reading import Found, Progress, Task
+from data_prep.photos.sidecar import SIDECAR, Described, described
+from data_prep.photos.truth import Truth
+from zoomloc.config.photos import FolderPhotos
 from zoomloc.errors import PhotoError
-from zoomloc.world.cells import MAX_LAT_DEG, LatLng, distance_m
-from zoomloc.world.exif import ExifFacts, facts_of
-from zoomloc.world.images import check_whole, opened
+from zoomloc.world.cells import MAX_LAT_DEG
+from zoomloc.world.exif import ExifFacts
 from zoomloc.world.photos import Photo, Skipped, write_photos, write_skipped
-from zoomloc.world.processes import worker_pool
 
 PICTURES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff"})
 UNREAD = frozenset(  # a camera's files that are not read: listed, so that nobody misses them
     {".heic", ".heif", ".avif", ".dng", ".arw", ".cr2", ".cr3", ".nef", ".orf", ".raf", ".rw2",
      ".gif", ".bmp", ".jxl", ".mp4", ".mov", ".360", ".insv"}
 )  # fmt: skip
-TRUTH_FILE = "truth.csv"
-GAP_S = 300.0  # of a drive without a sub-folder of its own: a longer pause begins another
-GAP_M = 100.0
-_CHUNK = 64
-
-Progress = Callable[[int, int], None]
+BEYOND = f"latitude beyond {MAX_LAT_DEG:.2f} degrees, outside Web Mercator"
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,6 @@ class PhotosSummary:
     seconds: float
 
 
-@dataclass(frozen=True)
-class _Truth:
-    lat: float
-    lng: float
-    bearing_deg: float | None
-
-
 def read_folder(
     folder: Path,
     out: Path,
@@ -68,25 +61,26 @@ def read_folder(
 ) -> PhotosSummary:
     """Write ``out/photos.parquet`` and ``out/skipped.parquet`` from the pictures under a folder.
 
-    Ids are paths relative to the folder. Each sub-folder is one drive; pictures in the folder
-    itself are cut into drives by gaps of 5 minutes or 100 m. ``truth.csv`` (file, lat, lng,
-    bearing_deg) in the folder or its parent fills the true_ fields. Hidden files and linked
-    folders are left alone. Raises PhotoError where no photo can be used; nothing is written then.
+    As ``read_folder_source``, in the order of ids. Raises PhotoError where no photo can be used;
+    nothing is written then.
     """
     began = time.perf_counter()
-    if not folder.is_dir():
-        raise PhotoError(f"{folder}: no such folder of photos; check the path")
     if not default_position_error_m > 0:
         raise PhotoError(f"default_position_error_m is {default_position_error_m}; above 0, please")
-    truth = _read_truth(folder)
-    names, skipped = _listed(folder)
-    found: list[Photo] = []
-    read = partial(_read_one, folder, licence, creator, default_position_error_m)
-    for photo in _each(read, names, workers, progress):
-        (found if isinstance(photo, Photo) else skipped).append(photo)  # type: ignore[arg-type]
-    if not found:
+    source = FolderPhotos(
+        kind="folder",
+        path=folder,
+        licence=licence,
+        creator=creator,
+        default_position_error_m=default_position_error_m,
+    )
+    photos: list[Photo] = []
+    skipped: list[Skipped] = []
+    for one in read_folder_source(source, Task(out, None, workers, progress)):
+        photos.append(one) if isinstance(one, Photo) else skipped.append(one)
+    if not photos:
         raise PhotoError(f"{folder}: {_why_none(skipped)}")
-    photos = _with_truth(_with_drives(found), truth, folder)
+    photos.sort(key=lambda photo: photo.id)
     table, skipped_table = out / "photos.parquet", out / "skipped.parquet"
     write_photos(photos, table)
     write_skipped(sorted(skipped, key=lambda s: s.path), skipped_table)
@@ -102,12 +96,44 @@ def read_folder(
     )
 
 
+def read_folder_source(source: FolderPhotos, task: Task) -> Found:
+    """The photos of a folder, and what cannot be one.
+
+    Ids are paths relative to the folder. Each sub-folder is one drive, unless a sidecar names
+    one; pictures in the folder itself come last, cut into drives by gaps of 5 minutes or 100 m.
+    ``truth.csv`` (file, lat, lng, bearing_deg) in the folder or its parent fills the true_
+    fields. Hidden files and linked folders are left alone. Raises PhotoError where the folder
+    holds no picture at all, and for a truth.csv, sidecar or track that cannot be used.
+    """
+    folder = source.path
+    if not folder.is_dir():
+        raise PhotoError(f"{folder}: no such folder of photos; check the path")
+    truth = Truth(folder)
+    names, sidecars, skipped = _listed(folder)
+    if not names and not skipped:
+        raise PhotoError(f"{folder}: {_why_none(skipped)}")
+    placing = _Placing(source, described(folder, names, sidecars), read_tracks(source.tracks))
+    yield from skipped
+    loose: list[Photo] = []
+    for one in _read(folder, names, placing, task):
+        if isinstance(one, Skipped):
+            yield one
+        elif one.sequence_id == ".":
+            loose.append(one)
+        else:
+            yield truth.told(one)
+    for photo in in_drives(loose):
+        yield truth.told(photo)
+    truth.check()
+
+
 # 1. files
 
 
-def _listed(folder: Path) -> tuple[list[str], list[Skipped]]:
-    """Pictures under the folder as sorted posix paths relative to it, and what cannot be one."""
+def _listed(folder: Path) -> tuple[list[str], list[str], list[Skipped]]:
+    """Pictures under the folder as sorted posix paths relative to it, sidecars, and the rest."""
     names: list[str] = []
+    sidecars: list[str] = []
     skipped: list[Skipped] = []
 
     def unreadable(error: OSError) -> None:
@@ -122,16 +148,28 @@ def _listed(folder: Path) -> tuple[list[str], list[Skipped]]:
                 skipped.append(Skipped(path, "linked folder is not followed"))
         for name in files:
             path = _relative(os.path.join(where, name), folder)
-            suffix = os.path.splitext(name)[1].lower()
-            if name.startswith(".") or suffix not in PICTURES | UNREAD:
-                continue
-            if suffix in UNREAD:
-                skipped.append(Skipped(path, f"{suffix} is not read; convert it to JPEG"))
-            elif not _is_utf8(path):
-                skipped.append(Skipped(path, "file name is not valid UTF-8; rename it"))
-            else:
+            if name == SIDECAR:
+                sidecars.append(path)
+            elif (why := _why_not(path)) is not None:
+                skipped.append(Skipped(path, why))
+            elif _is_picture(name):
                 names.append(path)
-    return sorted(names), skipped
+    return sorted(names), sidecars, skipped
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PICTURES
+
+
+def _why_not(path: str) -> str | None:
+    """Why a camera's file is left out by its name, or None."""
+    name = path.rpartition("/")[2]
+    suffix = os.path.splitext(name)[1].lower()
+    if not name.startswith(".") and suffix in UNREAD:
+        return f"{suffix} is not read; convert it to JPEG"
+    if _is_picture(name) and not _is_utf8(path):
+        return "file name is not valid UTF-8; rename it"
+    return None
 
 
 def _relative(path: str, folder: Path) -> str:
@@ -157,159 +195,89 @@ def _why_none(skipped: Sequence[Skipped]) -> str:
     )
 
 
-# 2. one photo
+# 2. photos
 
 
-def _each(
-    read: Callable[[str], Photo | Skipped],
-    names: Sequence[str],
-    workers: int,
-    progress: Progress | None,
-) -> Iterator[Photo | Skipped]:
-    """Read each file, in order, by one process or several."""
-    if workers > 1 and len(names) > 4 * _CHUNK:  # fewer are read before a process has started
-        with worker_pool(workers) as pool:
-            yield from _told(pool.map(read, names, chunksize=_CHUNK), len(names), progress)
-    else:
-        yield from _told(map(read, names), len(names), progress)
+def _read(folder: Path, names: Sequence[str], placing: "_Placing", task: Task) -> Found:
+    """Each picture, in order."""
+    total = len(names)
+    with reading_pool(task.workers, total) as pool:
+        found = each_facts([folder / name for name in names], pool)
+        for done, (name, facts) in enumerate(zip(names, found, strict=True), 1):
+            yield Skipped(name, facts) if isinstance(facts, str) else placing.photo(name, facts)
+            if task.progress is not None and (done % CHUNK == 0 or done == total):
+                task.progress(done, total)
 
 
-def _told(
-    results: Iterable[Photo | Skipped], total: int, progress: Progress | None
-) -> Iterator[Photo | Skipped]:
-    for done, result in enumerate(results, 1):
-        yield result
-        if progress is not None and (done % _CHUNK == 0 or done == total):
-            progress(done, total)
+@dataclass(frozen=True)
+class _Placing:
+    """What is known of a folder's pictures beside their own EXIF."""
+
+    source: FolderPhotos
+    described: dict[str, Described]
+    tracks: Tracks
+
+    def photo(self, name: str, facts: ExifFacts) -> Photo | Skipped:
+        """A photo, or the reason why there is none."""
+        said = self.described.get(name)
+        if said is not None:
+            facts = _as_said(facts, said)
+        facts, error_m = self._on_tracks(facts)
+        if facts.lat is None or facts.lng is None:
+            return Skipped(name, self._why_nowhere(facts))
+        if abs(facts.lat) > MAX_LAT_DEG:
+            return Skipped(name, BEYOND)
+        return Photo(
+            id=name,
+            path=self.source.path / name,
+            lat=facts.lat,
+            lng=facts.lng,
+            bearing_deg=facts.bearing_deg,
+            fov_deg=facts.fov_deg,
+            projection=facts.projection,
+            captured_at=facts.captured_at,
+            sequence_id=said.sequence if said and said.sequence else _parent(name),
+            source="folder",
+            licence=self.source.licence,
+            creator=self.source.creator,
+            position_error_m=error_m,
+        )
+
+    def _on_tracks(self, facts: ExifFacts) -> tuple[ExifFacts, float]:
+        """The facts, with the track's place where there was none, and the position error."""
+        default_m = self.source.default_position_error_m
+        fix = self._fix(facts) if facts.lat is None else None
+        if fix is None:
+            return facts, facts.position_error_m or default_m
+        bearing = fix.bearing_deg if facts.bearing_deg is None else facts.bearing_deg
+        return replace(facts, lat=fix.lat, lng=fix.lng, bearing_deg=bearing), (
+            default_m + fix.error_m
+        )
+
+    def _fix(self, facts: ExifFacts) -> Fix | None:
+        if facts.captured_at is None:
+            return None
+        when_s = clock_s(facts.captured_at) + self.source.clock_offset_s
+        return self.tracks.at(when_s, self.source.longest_gap_s)
+
+    def _why_nowhere(self, facts: ExifFacts) -> str:
+        if not self.source.tracks:
+            return "no GPS position in its EXIF"
+        if facts.captured_at is None:
+            return "no GPS position in its EXIF, and no time by which a track could place it"
+        return "no GPS position in its EXIF, and no track at its time; check clock_offset_s"
 
 
-def _read_one(
-    folder: Path, licence: str, creator: str, default_error_m: float, name: str
-) -> Photo | Skipped:
-    """A photo by the facts of its file, or the reason why there is none."""
-    path = folder / name
-    try:
-        with opened(path) as image:
-            check_whole(image)
-            facts = facts_of(image)
-    except PhotoError as error:
-        return Skipped(name, str(error).removeprefix(f"{path}: "))
-    if facts.lat is None or facts.lng is None:
-        return Skipped(name, "no GPS position in its EXIF")
-    if abs(facts.lat) > MAX_LAT_DEG:
-        return Skipped(name, f"latitude beyond {MAX_LAT_DEG:.2f} degrees, outside Web Mercator")
-    return _photo(path, name, facts, licence, creator, default_error_m)
-
-
-def _photo(
-    path: Path, name: str, facts: ExifFacts, licence: str, creator: str, default_error_m: float
-) -> Photo:
-    assert facts.lat is not None and facts.lng is not None
-    return Photo(
-        id=name,
-        path=path,
-        lat=facts.lat,
-        lng=facts.lng,
-        bearing_deg=facts.bearing_deg,
-        fov_deg=facts.fov_deg,
-        projection=facts.projection,
-        captured_at=facts.captured_at,
-        sequence_id=Path(name).parent.as_posix(),
-        source="folder",
-        licence=licence,
-        creator=creator,
-        position_error_m=facts.position_error_m or default_error_m,
+def _as_said(facts: ExifFacts, said: Described) -> ExifFacts:
+    """The facts, overridden by what a sidecar says."""
+    if said.lat is not None and said.lng is not None:
+        facts = replace(facts, lat=said.lat, lng=said.lng, position_error_m=said.position_error_m)
+    return replace(
+        facts,
+        bearing_deg=facts.bearing_deg if said.bearing_deg is None else said.bearing_deg,
+        captured_at=said.captured_at or facts.captured_at,
     )
 
 
-# 3. drives
-
-
-def _with_drives(photos: Sequence[Photo]) -> list[Photo]:
-    """Sub-folders are drives already; photos of the folder itself ('.') are cut by gaps."""
-    loose = sorted((p for p in photos if p.sequence_id == "."), key=_moment)
-    number, names = 0, {}
-    for before, photo in zip([None, *loose], loose, strict=False):
-        number += before is None or _gap(before, photo)
-        names[photo.id] = f"./{number:03d}"  # no sub-folder can have this name
-    return [replace(p, sequence_id=names.get(p.id, p.sequence_id)) for p in photos]
-
-
-def _moment(photo: Photo) -> tuple[bool, float, list[tuple[int, str]]]:
-    """Sort by time, those without one last; then by name, numbers in it as numbers."""
-    parts = re.findall(r"([0-9]+)|([^0-9]+)", photo.id)
-    name = [(int(digits[:18] or 0), text) for digits, text in parts]
-    return photo.captured_at is None, _clock_s(photo.captured_at), name
-
-
-def _gap(before: Photo, after: Photo) -> bool:
-    if (before.captured_at is None) != (after.captured_at is None):
-        return True
-    pause_s = _clock_s(after.captured_at) - _clock_s(before.captured_at)
-    return pause_s > GAP_S or distance_m(before.place, after.place) > GAP_M
-
-
-def _clock_s(when: datetime | None) -> float:
-    """Seconds since 1970; a time without a zone counts as UTC, so that order is defined."""
-    if when is None:
-        return 0.0
-    return (when if when.tzinfo is not None else when.replace(tzinfo=UTC)).timestamp()
-
-
-# 4. truth.csv
-
-
-def _read_truth(folder: Path) -> dict[str, _Truth]:
-    """Rows of truth.csv by file (posix, relative to the folder); none where there is no file."""
-    path = next(
-        (p for p in (folder / TRUTH_FILE, folder.absolute().parent / TRUTH_FILE) if p.is_file()),
-        None,
-    )
-    if path is None:
-        return {}
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = csv.DictReader(file)
-            missing = {"file", "lat", "lng"} - set(rows.fieldnames or ())
-            if missing:
-                raise PhotoError(f"{path}: no column {', '.join(sorted(missing))}; add it")
-            return {_key(row["file"] or ""): _truth(row, path, rows.line_num) for row in rows}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PhotoError(f"{path}: cannot be read as CSV ({error})") from error
-
-
-def _truth(row: dict[str, str | None], path: Path, line: int) -> _Truth:
-    try:
-        place = LatLng(float(row["lat"] or ""), float(row["lng"] or ""))
-        bearing = float(row["bearing_deg"] or "") % 360 if row.get("bearing_deg") else None
-    except ValueError as error:
-        raise PhotoError(f"{path}, line {line}: {error}; lat and lng are degrees") from error
-    if not (abs(place.lat) <= 90 and abs(place.lng) <= 180 and math.isfinite(bearing or 0.0)):
-        raise PhotoError(
-            f"{path}, line {line}: {row['lat']}, {row['lng']}, {row.get('bearing_deg')} are no "
-            "place or bearing in degrees; mend the line"
-        )
-    return _Truth(place.lat, place.lng, bearing)
-
-
-def _key(name: str) -> str:
-    """File names compare as text: macOS stores accents apart from their letters."""
-    return unicodedata.normalize("NFC", name.strip().replace("\\", "/").removeprefix("./"))
-
-
-def _with_truth(photos: list[Photo], truth: dict[str, _Truth], folder: Path) -> list[Photo]:
-    """The photos with their true_ fields, where truth.csv knows them."""
-    if not truth:
-        return photos
-    known = [(photo, truth.get(_key(photo.id))) for photo in photos]
-    if all(row is None for _, row in known):
-        raise PhotoError(
-            f"{folder}: {TRUTH_FILE} names none of its photos; its column 'file' must be relative "
-            f"to this folder, such as {photos[0].id!r}"
-        )
-    return [
-        photo
-        if row is None
-        else replace(photo, true_lat=row.lat, true_lng=row.lng, true_bearing_deg=row.bearing_deg)
-        for photo, row in known
-    ]
+def _parent(name: str) -> str:
+    return Path(name).parent.as_posix()

@@ -12,12 +12,12 @@ from typing import Annotated
 import typer
 
 from zoomloc import __version__
-from zoomloc.cli import tile_verbs
+from zoomloc.cli import photo_verbs, tile_verbs
 from zoomloc.cli.bench_verbs import app as bench_app
 from zoomloc.cli.screen import Screen
-from zoomloc.cli.tile_verbs import Overrides, folder_of
+from zoomloc.cli.tile_verbs import Overrides
 from zoomloc.config import GENERAL, Config, load_config, parse_config
-from zoomloc.errors import ConfigError, ZoomlocError
+from zoomloc.errors import ZoomlocError
 
 app = typer.Typer(
     name="zoomloc",
@@ -137,66 +137,7 @@ def town(
 
 
 tile_verbs.register(app)
-
-
-@app.command()
-def photos(
-    configs: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG]...")] = None,
-    folder: Annotated[Path | None, typer.Option("--folder", help="Photos with EXIF.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to.")] = None,
-    overrides: Overrides = [],  # noqa: B006
-    workers: Workers = 2,
-    quiet: Quiet = False,
-) -> None:
-    """Read a folder of photos into the photo table; say what was left out and why."""
-    from zoomloc.cli import steps
-
-    config = load_config(configs or [], overrides)
-    source = folder or config.photos.folder
-    if source is None:
-        raise ConfigError("photos: no folder; give --folder DIR or photos.folder in the config")
-    steps.read_photo_folder(
-        config.photos, source, folder_of(out, configs, config), workers, Screen(quiet)
-    )
-
-
-@app.command()
-def split(
-    table: Annotated[Path, typer.Argument(metavar="PHOTOS.parquet")],
-    by: Annotated[str, typer.Option("--by", help="sequence, block, image or region.")] = "sequence",
-    val: Annotated[float, typer.Option("--val")] = 0.1,
-    test: Annotated[float, typer.Option("--test")] = 0.1,
-    newest_test: Annotated[
-        bool,
-        typer.Option("--newest-test", help="The drives of the last day become the test split."),
-    ] = False,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    audit: Annotated[bool, typer.Option("--audit", help="Change nothing; look for leaks.")] = False,
-    quiet: Quiet = False,
-) -> None:
-    """Divide the photo table into train, val and test without leaks."""
-    from zoomloc.cli import steps
-
-    screen = Screen(quiet)
-    if audit:
-        from data_prep.split import audit_table
-
-        screen.result(steps.as_json(audit_table(table)))
-        return
-    config = load_config(
-        [],
-        [
-            f"split.{k}={v}"
-            for k, v in (
-                ("by", by),
-                ("val", val),
-                ("test", test),
-                ("newest_test", newest_test),
-                ("seed", seed),
-            )
-        ],
-    )
-    steps.split_table(config.split, table, screen)
+photo_verbs.register(app)
 
 
 @app.command()

@@ -3,13 +3,17 @@
 Knows nothing of how anything is measured.
 """
 
+import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from zoomloc.cli.screen import Screen
+from zoomloc.cli.steps import needs_extra
 from zoomloc.errors import ConfigError
+from zoomloc.world.files import write_text
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only results and errors.")]
 
@@ -103,6 +107,90 @@ def bench_correlate(
     run_correlate(out, Screen())
 
 
+@app.command("tiles")
+def bench_tiles(
+    raster: Annotated[
+        Path | None,
+        typer.Option("--raster", help="GeoTIFF; else one is made up.", show_default=False),
+    ] = None,
+    side_px: Annotated[int, typer.Option("--side-px", min=256, help="Of the made-up one.")] = 6144,
+    formats: Annotated[
+        str, typer.Option("--formats", help="Comma-separated: webp (quality 90), png.")
+    ] = "webp",
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Runs of each tiler.")] = 3,
+    rio_python: Annotated[
+        str | None,
+        typer.Option("--rio-python", help="A Python with rio-tiler; else this one is asked."),
+    ] = None,
+    sparse: Annotated[
+        bool, typer.Option("--sparse", help="Memory on a sparse VRT of 100,000 px a side instead.")
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Markdown file whose section is made new.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Tiles a second of one core: zoomloc, gdal2tiles and rio-tiler on the same raster."""
+    screen, kinds = Screen(quiet), _listed(formats)
+    with tempfile.TemporaryDirectory() as folder:
+        if sparse:
+            title, body = _sparse_tiles(Path(folder))
+        else:
+            title, body = _tilers(Path(folder), raster, side_px, kinds, rounds, rio_python, screen)
+    screen.result(body)
+    if out is not None:
+        from data_prep.bench import with_section
+
+        known = out.read_text(encoding="utf-8") if out.exists() else ""
+        write_text(out, with_section(known, title, body))
+        screen.step("bench", f"-> {out}")
+
+
+def _tilers(
+    work: Path,
+    raster: Path | None,
+    side_px: int,
+    kinds: tuple[str, ...],
+    rounds: int,
+    rio_python: str | None,
+    screen: Screen,
+) -> tuple[str, str]:
+    """Title and text of tilers side by side."""
+    with needs_extra("prep"):
+        from data_prep.bench import (
+            FORMATS,
+            compare_tilers,
+            found_peers,
+            tiles_markdown,
+            write_raster,
+        )
+    if not kinds or set(kinds) - set(FORMATS):
+        raise ConfigError(f"--formats {','.join(kinds)}: take of {', '.join(FORMATS)}")
+    peers = found_peers(rio_python)
+    asked = raster or write_raster(work / "ground.tif", side_px)
+    tables = {}
+    for kind in kinds:
+        told = partial(_told, screen, kind)
+        tables[kind] = compare_tilers(asked, work, peers, kind, rounds, told)
+    flags = f" --raster {raster.name}" if raster else f" --side-px {side_px}"
+    flags += f" --formats {','.join(kinds)} --rounds {rounds}"
+    flags += " --rio-python PYTHON" if rio_python else ""  # without the machine's paths
+    return "Tiles", tiles_markdown(tables, peers, f"zoomloc bench tiles{flags}")
+
+
+def _sparse_tiles(work: Path) -> tuple[str, str]:
+    """Title and text of memory on a sparse raster."""
+    with needs_extra("dev"):
+        from data_prep.bench import sparse_markdown, sparse_memory
+
+        memory = sparse_memory(work)
+    return "Memory of tiles", sparse_markdown(memory, "zoomloc bench tiles --sparse")
+
+
+def _told(screen: Screen, kind: str, line: str) -> None:
+    screen.step("bench", f"{kind}: {line}")
+
+
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
@@ -115,3 +203,15 @@ def _first_last(text: str | None) -> tuple[int, int] | None:
     if not (first.isdigit() and (last.isdigit() or not dash)):
         raise ConfigError(f"--town-seeds {text}: give the first and the last, as 101-134")
     return int(first), int(last or first)
+
+
+@app.command("photos")
+def bench_photos(
+    rows: Annotated[
+        int, typer.Option("--rows", min=1, help="Of the table that is read.")
+    ] = 1_000_000,
+) -> None:
+    """Rows a second and peak memory of reading a large photo table."""
+    with needs_extra("prep"):
+        from data_prep.photo_bench import measure
+    Screen().result(measure(rows).line())

@@ -24,6 +24,8 @@ from zoomloc.config import (
 from zoomloc.errors import ConfigError, PhotoError
 from zoomloc.world.processes import worker_pool
 
+REASONS_TOLD = 5  # of photos left out, on the screen
+
 if TYPE_CHECKING:
     from zoomloc.checkpoint import Explained
     from zoomloc.locator import Locator, Query
@@ -68,30 +70,30 @@ def make_town(plan: TownConfig, out: Path, workers: int, screen: Screen) -> Path
     return out
 
 
+def read_photos_of(plan: PhotosConfig, out: Path, workers: int, screen: Screen) -> None:
+    """All photos of a config into photos.parquet; what was left out goes to skipped.parquet."""
+    with needs_extra("prep"):
+        from data_prep.photos.sources import read_sources
+
+    with screen.bar("photos", "photos") as tick:
+        summary = read_sources(plan, out, workers, tick)
+    skipped = sum(summary.skipped.values())
+    left_out = f"; {skipped:,} left out (skipped.parquet says why)" if skipped else ""
+    screen.step(
+        "photos",
+        f"{summary.photos:,} photos of {summary.drives:,} drives, "
+        f"{summary.with_bearing / max(1, summary.photos):.0%} with a heading"
+        f"{left_out} -> {summary.table}",
+    )
+    for reason, count in list(summary.skipped.items())[:REASONS_TOLD]:
+        screen.step("", f"{count:,} left out: {reason}")
+
+
 def read_photo_folder(
     plan: PhotosConfig, folder: Path, out: Path, workers: int, screen: Screen
 ) -> None:
-    """A folder of JPEGs becomes photos.parquet; what was left out goes to skipped.parquet."""
-    from data_prep.photos.folder import read_folder
-
-    with screen.bar("photos", "photos") as tick:
-        summary = read_folder(
-            folder,
-            out,
-            licence=plan.licence,
-            creator=plan.creator,
-            default_position_error_m=plan.default_position_error_m,
-            workers=workers,
-            progress=tick,
-        )
-    skipped = sum(summary.skipped.values())
-    left_out = f"; {skipped} left out (skipped.parquet says why)" if skipped else ""
-    screen.step(
-        "photos",
-        f"{summary.photos:,} photos of {summary.drives} drives, "
-        f"{summary.with_bearing / max(1, summary.photos):.0%} with a heading"
-        f"{left_out} -> {out / 'photos.parquet'}",
-    )
+    """A folder of JPEGs becomes photos.parquet."""
+    read_photos_of(plan.model_copy(update={"folder": folder}), out, workers, screen)
 
 
 def split_table(plan: SplitConfig, table: Path, screen: Screen) -> None:

@@ -134,7 +134,7 @@ def check_whole(image: ImageFile.ImageFile) -> None:
     """
     if not _ends_as_it_should(image):
         image.draft(None, (max(image.width // 8, 1), max(image.height // 8, 1)))
-        image.load()
+        _load(image)
 
 
 def tags_of(image: Image.Image, directory: int | None = None) -> dict[int, Any]:
@@ -177,7 +177,18 @@ def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
             f"{path}: {image.width} x {image.height} px are more than {MAX_PIXELS // 10**6} "
             "megapixels; make it smaller"
         )
+    if image.format == "TIFF" and not _covers(image):  # Pillow would leave the rest black
+        raise OSError("its strips cover less than the picture")
     return image
+
+
+def _covers(image: ImageFile.ImageFile) -> bool:
+    """Whether the parts that the file holds reach the picture's right and lower edge."""
+    extents = [part[1] for part in image.tile]
+    return (
+        max((extent[2] for extent in extents), default=0) >= image.width
+        and max((extent[3] for extent in extents), default=0) >= image.height
+    )
 
 
 def _plugin(head: bytes, path: Path) -> type[ImageFile.ImageFile]:
@@ -201,6 +212,12 @@ def _quiet() -> Iterator[None]:
     with _WARNINGS_LOCK, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _load(image: Image.Image) -> None:
+    """Decode. A TIFF reads its tags only now and may warn; others decode beside each other."""
+    with _quiet() if image.format == "TIFF" else contextlib.nullcontext():
+        image.load()
 
 
 def _value(tags: Any, tag: int) -> Any:
@@ -240,7 +257,7 @@ def _size_within(size: tuple[int, int], max_side_px: int | None) -> tuple[int, i
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     """Any mode of Pillow as RGB; transparent parts over grey, 16 bits scaled down to 8."""
-    image.load()
+    _load(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _deep_to_rgb(image)
     if image.has_transparency_data:
