@@ -283,7 +283,7 @@ def _by_block(
 
 
 def _leave_out_near(photos: Sequence[Photo], splits: list[str | None], buffer_m: float) -> None:
-    """Take train and val photos near a test photo, then train photos near val, out of all splits."""
+    """Take train and val photos near a test photo, then train photos near val, out of splits."""
     for kept, others in (("test", ("train", "val")), ("val", ("train",))):
         keep = [photo for photo, split in zip(photos, splits, strict=True) if split == kept]
         at_risk = [k for k, split in enumerate(splits) if split in others]

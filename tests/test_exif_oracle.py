@@ -7,13 +7,14 @@ import shutil
 import struct
 import subprocess
 import time
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from photo_files import exif, gps_tags, ramp, real_data, write_photo
+from photo_files import GPS, exif, gps_tags, ramp, real_data, write_photo
 
 from data_prep.photos.folder import read_folder_source
 from data_prep.photos.reading import Task
@@ -197,6 +198,70 @@ def test_mutated_jpegs_are_facts_or_a_reason(
     tried(place, bytes(content[: int(cut * len(content))] if is_cut else content))
 
 
+def kinds() -> dict[str, bytes]:
+    """A small photo with a place in each other format that is read."""
+    made = {}
+    tags = exif(gps_tags(48.1, -1.7, t17=33.5), {0xA405: 28}, 6)
+    for kind in ("PNG", "WEBP", "TIFF", "MPO"):
+        out = BytesIO()
+        if kind == "TIFF":
+            tags[GPS] = gps_tags(48.1, -1.7, t17=33.5)  # it is written from here
+        more = {"save_all": True, "append_images": [ramp(16, 8)]} if kind == "MPO" else {}
+        ramp(16, 8).save(out, kind, exif=tags, **more)
+        made[kind] = out.getvalue()
+    out = BytesIO()
+    ramp(16, 8).save(out, "TIFF", compression="tiff_deflate")
+    return {**made, "packed TIFF": out.getvalue()}
+
+
+KINDS = kinds()
+
+
+@many
+@given(
+    st.sampled_from(sorted(KINDS)),
+    st.lists(st.tuples(st.floats(0, 1), st.binary(min_size=1, max_size=4)), max_size=6),
+    st.floats(0.5, 1),
+)
+def test_mutated_pictures_of_other_kinds_are_facts_or_a_reason(
+    place: Path, kind: str, changes: list[tuple[float, bytes]], kept: float
+) -> None:
+    content = bytearray(KINDS[kind])
+    for where, value in changes:
+        at = int(where * (len(content) - 1))
+        content[at : at + len(value)] = value
+    tried(place, bytes(content[: math.ceil(kept * len(content))]))
+
+
+def test_what_is_mutated_says_something_before(place: Path, good: bytes) -> None:
+    """Else the tests above would be content with nothing."""
+    found = tried(place, good)
+    assert found is not None and found.lat == pytest.approx(48.1) and found.bearing_deg == 12.5
+    assert found.projection == "equirectangular" and found.captured_at is not None
+    for kind, content in KINDS.items():
+        found = tried(place, content)
+        assert found is not None and (found.lat is None) == (kind == "packed TIFF"), kind
+
+
+def test_a_tiff_that_warns_while_it_is_decoded_does_so_in_silence(place: Path) -> None:
+    """Tags are read late: RowsPerStrip here lies beyond the file."""
+    content = bytearray(KINDS["packed TIFF"])
+    at = content.index(struct.pack("<H", 278), 8)
+    content[at + 2 : at + 12] = struct.pack("<HII", 4, 50, 10**6)
+    tried(place, bytes(content))
+
+
+def test_a_tiff_whose_strips_do_not_cover_it_is_damaged(place: Path) -> None:
+    """A kilobyte that would become 150 megapixels of black."""
+    content = bytearray(KINDS["TIFF"])
+    at = content.index(struct.pack("<HHI", 256, 4, 1), 8)
+    content[at + 8 : at + 12] = struct.pack("<I", 6_000_000)
+    place.write_bytes(content)
+    for reading in (read_exif, image_size, load_rgb):
+        with pytest.raises(PhotoError, match="damaged"):
+            reading(place)
+
+
 def jpeg_with(block: bytes) -> bytes:
     """A JPEG whose EXIF is these bytes."""
     segment = b"Exif\0\0" + block[:65_000]
@@ -205,8 +270,6 @@ def jpeg_with(block: bytes) -> bytes:
 
 
 def plain_jpeg() -> bytes:
-    from io import BytesIO
-
     out = BytesIO()
     ramp(16, 8).save(out, "JPEG")
     return out.getvalue()

@@ -184,7 +184,7 @@ def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
 
 def _covers(image: ImageFile.ImageFile) -> bool:
     """Whether the parts that the file holds reach the picture's right and lower edge."""
-    extents = [part[1] for part in image.tile]
+    extents = [part[1] or (0, 0, *image.size) for part in image.tile]
     return (
         max((extent[2] for extent in extents), default=0) >= image.width
         and max((extent[3] for extent in extents), default=0) >= image.height
