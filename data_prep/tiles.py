@@ -44,7 +44,7 @@ SCRATCH_NAME = "imagery.mbtiles.part"
 REGION_NAME = "region.json"
 
 IMAGE_FORMATS = ("webp", "png", "jpeg")
-FAMILY_LEVELS = 3  # parents are averaged in pieces of up to 4**3
+FAMILY_LEVELS = 2  # parents are averaged in pieces of up to 4**2
 WORTH_A_POOL = 24  # blocks; starting processes takes about as long as these
 AHEAD = 8  # results that may wait for the one before them
 

@@ -11,12 +11,14 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from photo_files import GPS, exif, gps_tags, ramp, real_data, write_photo
 
 from data_prep.photos.folder import read_folder_source
+from data_prep.photos.pictures import facts_in
 from data_prep.photos.reading import Task
 from zoomloc.config.photos import FolderPhotos
 from zoomloc.errors import PhotoError
@@ -244,17 +246,34 @@ def test_what_is_mutated_says_something_before(place: Path, good: bytes) -> None
 
 
 def test_a_tiff_that_warns_while_it_is_decoded_does_so_in_silence(place: Path) -> None:
-    """Tags are read late: RowsPerStrip here lies beyond the file."""
+    """Tags are read again at the end of decoding; here those of one lie beyond the file."""
     content = bytearray(KINDS["packed TIFF"])
-    at = content.index(struct.pack("<H", 278), 8)
-    content[at + 2 : at + 12] = struct.pack("<HII", 4, 50, 10**6)
-    tried(place, bytes(content))
+    at = content.index(struct.pack("<HH", 278, 3), 8)
+    content[at + 2 : at + 12] = struct.pack("<HII", 3, 4, 10**6)
+    place.write_bytes(content)
+    found = facts_in(place)
+    assert isinstance(found, ExifFacts | str)
+
+
+@pytest.mark.parametrize("packed", [{}, {"compression": "tiff_deflate"}])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_tiff_is_shown_as_a_turned_png_is(
+    tmp_path: Path, orientation: int, packed: dict[str, str]
+) -> None:
+    """Pillow turns TIFFs while it decodes them, and nothing else."""
+    tags = exif(orientation=orientation)
+    ramp(48, 32).save(tmp_path / "a.png", exif=tags)
+    ramp(48, 32).save(tmp_path / "a.tif", exif=tags, **packed)
+    expected = load_rgb(tmp_path / "a.png")
+    np.testing.assert_array_equal(load_rgb(tmp_path / "a.tif"), expected)
+    assert image_size(tmp_path / "a.tif") == expected.shape[1::-1]
+    assert load_rgb(tmp_path / "a.tif", 12).shape == load_rgb(tmp_path / "a.png", 12).shape
 
 
 def test_a_tiff_whose_strips_do_not_cover_it_is_damaged(place: Path) -> None:
     """A kilobyte that would become 150 megapixels of black."""
     content = bytearray(KINDS["TIFF"])
-    at = content.index(struct.pack("<HHI", 256, 4, 1), 8)
+    at = content.index(struct.pack("<HHI", 257, 4, 1), 8)
     content[at + 8 : at + 12] = struct.pack("<I", 6_000_000)
     place.write_bytes(content)
     for reading in (read_exif, image_size, load_rgb):

@@ -93,10 +93,16 @@ def test_no_source_is_told(tmp_path):
         read_sources(load_config([]).photos, tmp_path)
 
 
-def test_a_source_named_twice_is_told(region):
-    twice = config(region)
-    with pytest.raises(PhotoError, match="10 ids occur twice"):
-        read_sources(twice.model_copy(update={"sources": twice.sources * 2}), region)
+def test_photos_of_several_tables_are_told_apart(region):
+    """The same picture may be named by two tables; ids and drives have the table's name."""
+    other = region / "other.csv"
+    other.write_text((region / "photos.csv").read_text())
+    once = config(region)
+    second = once.sources[0].model_copy(update={"path": other})
+    summary = read_sources(once.model_copy(update={"sources": (*once.sources, second)}), region)
+    assert summary.photos == 20 and summary.drives == 6
+    ids = {photo.id for photo in read_photos(region / "photos.parquet")}
+    assert {name.split("/")[0] for name in ids} == {"photos.csv", "other.csv"}
 
 
 def test_the_verb_reads_the_sources_of_a_config(region, tmp_path, monkeypatch, capsys):

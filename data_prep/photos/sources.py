@@ -5,8 +5,8 @@ goes to skipped.parquet with its reason.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -20,7 +20,13 @@ from data_prep.photos.panoramax import read_panoramax
 from data_prep.photos.reading import Found, Progress, Task
 from data_prep.photos.table import read_table_source
 from data_prep.photos.views import views_of
-from zoomloc.config.photos import FolderPhotos, PhotosConfig, PhotoSource
+from zoomloc.config.photos import (
+    FolderPhotos,
+    PaperPhotos,
+    PhotosConfig,
+    PhotoSource,
+    TablePhotos,
+)
 from zoomloc.errors import ConfigError, PhotoError
 from zoomloc.world.coverage import Coverage
 from zoomloc.world.photo_writer import PhotoWriter, photo_writer
@@ -85,7 +91,7 @@ def read_sources(
                 counts.take(one)
         if not counts.photos:
             raise PhotoError(_why_none(table, writer))
-        writer.finish()
+        writer.finish(_published_protocol(sources))
         skipped = dict(writer.reasons.most_common())
     return PhotosSummary(
         counts.photos,
@@ -131,9 +137,30 @@ class _Counts:
         self.drives.add(photo.sequence_id)
 
 
-def _all_of(sources: Iterable[PhotoSource], task: Task) -> Iterator[Photo | Skipped]:
+def _all_of(sources: Sequence[PhotoSource], task: Task) -> Iterator[Photo | Skipped]:
+    """Photos of all sources; of several folders or tables each has its name before its ids."""
+    local = [s for s in sources if isinstance(s, (FolderPhotos, TablePhotos))]
+    names = [source.path.resolve().name for source in local]
     for source in sources:
-        yield from READERS[source.kind](source, task)
+        found = READERS[source.kind](source, task)
+        if len(local) > 1 and isinstance(source, (FolderPhotos, TablePhotos)):
+            at = local.index(source)
+            name = names[at] if names.count(names[at]) == 1 else f"{names[at]}-{at + 1}"
+            found = (_named(one, name) for one in found)
+        yield from found
+
+
+def _named(one: Photo | Skipped, source: str) -> Photo | Skipped:
+    """A photo whose id and drive cannot be those of another source."""
+    if isinstance(one, Skipped):
+        return replace(one, path=f"{source}/{one.path}")
+    return replace(one, id=f"{source}/{one.id}", sequence_id=f"{source}/{one.sequence_id}")
+
+
+def _published_protocol(sources: Sequence[PhotoSource]) -> str | None:
+    """How photos are split already: the paper's data come with a random split of images."""
+    published = all(isinstance(source, PaperPhotos) for source in sources)
+    return "random-image" if published else None
 
 
 def _on_imagery(

@@ -140,13 +140,16 @@ def check_whole(image: ImageFile.ImageFile) -> None:
 def tags_of(image: Image.Image, directory: int | None = None) -> dict[int, Any]:
     """EXIF tags of the main directory or of a sub-directory, as far as they can be read.
 
-    Of a PNG only what stands before its pixels: Pillow would decode them to look behind.
+    Of a PNG only what stands before its pixels: Pillow would decode them to look behind. Of a
+    TIFF no orientation: Pillow gives its size and pixels as they are shown.
     """
+    left_out = ORIENTATION_TAG if image.format == "TIFF" else None
     try:
         with _quiet():
             exif = Image.Image.getexif(image)
             source = exif if directory is None else exif.get_ifd(directory)
-            return {tag: value for tag in source if (value := _value(source, tag)) is not None}
+            found = {tag: _value(source, tag) for tag in source if tag != left_out}
+            return {tag: value for tag, value in found.items() if value is not None}
     except HOSTILE:
         return {}
 
@@ -183,12 +186,10 @@ def _identified(file: IO[bytes], path: Path) -> ImageFile.ImageFile:
 
 
 def _covers(image: ImageFile.ImageFile) -> bool:
-    """Whether the parts that the file holds reach the picture's right and lower edge."""
-    extents = [part[1] or (0, 0, *image.size) for part in image.tile]
-    return (
-        max((extent[2] for extent in extents), default=0) >= image.width
-        and max((extent[3] for extent in extents), default=0) >= image.height
-    )
+    """Whether the parts that a TIFF holds reach its edges; either side may be the longer one."""
+    extents = [part[1] or (0, 0, *image.size) for part in image.tile] or [(0, 0, 0, 0)]
+    reached = sorted((max(e[2] for e in extents), max(e[3] for e in extents)))
+    return all(r >= s for r, s in zip(reached, sorted(image.size), strict=True))
 
 
 def _plugin(head: bytes, path: Path) -> type[ImageFile.ImageFile]:
