@@ -362,13 +362,23 @@ def peak_bytes(command: Sequence[str]) -> tuple[int, int]:
 
 # 4. what is told
 
+NOTES = """
+Each figure is the median (least – most) of runs in turn, start of the programs included. A core's
+seconds are those of all processes of a way, so other work on the machine hardly changes them; it
+does change those on the wall. zoomloc writes one PMTiles, gdal2tiles a file for each tile,
+rio-tiler nothing. The deepest level is cubic, coarser ones are averages: zoomloc and gdal2tiles
+make them of the tiles below, rio-tiler of the raster's overviews. gdal2tiles warps by nearest
+neighbour before it scales, and its encoders cannot be told to work less: WebP by method 4, PNG at
+level 6, where the others take 2 and 4."""
+
 
 def tiles_markdown(tables: dict[str, list[Row]], peers: Peers, command: str) -> str:
     """What came out, for docs: a table for each image format."""
     lines = [
         f"`{command}`, {_machine()}; gdal2tiles {peers.gdal2tiles_version}; rio-tiler "
         f"{peers.rio_version}. Load of the machine over its last 5 minutes, this bench included: "
-        f"{os.getloadavg()[1]:.1f}."
+        f"{os.getloadavg()[1]:.1f}.",
+        NOTES,
     ]
     for image_format, rows in tables.items():
         quality = "lossless" if image_format == "png" else f"quality {QUALITY}"
@@ -433,15 +443,3 @@ def _machine() -> str:
         f"{platform.python_version()}, rasterio {rasterio.__version__} with GDAL "
         f"{rasterio.__gdal_version__}"
     )
-
-
-def with_section(text: str, title: str, body: str) -> str:
-    """A document whose section of that title (## ...) is new, at its end where there was none."""
-    parts = (text or "# Benchmarks\n").split("\n## ")
-    new = f"{title}\n\n{body}"
-    at = [i for i, part in enumerate(parts) if i and part.splitlines()[0] == title]
-    if at:
-        parts[at[0]] = new
-    else:
-        parts.append(new)
-    return "\n\n## ".join(part.strip("\n") for part in parts) + "\n"

@@ -21,13 +21,13 @@ from data_prep.bench import (
     sparse_memory,
     tiles_markdown,
     timed,
-    with_section,
     write_raster,
 )
 from data_prep.imagery.rasters import inspected
 from data_prep.tile_jobs import averaged
 from data_prep.tiles import build_tiles
 from zoomloc.cli import main
+from zoomloc.cli.bench_verbs import with_section
 from zoomloc.errors import ImageryError
 from zoomloc.world.cells import Cell, cell_at
 from zoomloc.world.pyramid import TilePyramid

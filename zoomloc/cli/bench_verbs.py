@@ -139,8 +139,6 @@ def bench_tiles(
             title, body = _tilers(Path(folder), raster, side_px, kinds, rounds, rio_python, screen)
     screen.result(body)
     if out is not None:
-        from data_prep.bench import with_section
-
         known = out.read_text(encoding="utf-8") if out.exists() else ""
         write_text(out, with_section(known, title, body))
         screen.step("bench", f"-> {out}")
@@ -189,6 +187,18 @@ def _sparse_tiles(work: Path) -> tuple[str, str]:
 
 def _told(screen: Screen, kind: str, line: str) -> None:
     screen.step("bench", f"{kind}: {line}")
+
+
+def with_section(text: str, title: str, body: str) -> str:
+    """A document whose section of that title (## ...) is new, at its end where there was none."""
+    parts = (text or "# Benchmarks\n").split("\n## ")
+    new = f"{title}\n\n{body}"
+    at = [i for i, part in enumerate(parts) if i and part.splitlines()[0] == title]
+    if at:
+        parts[at[0]] = new
+    else:
+        parts.append(new)
+    return "\n\n## ".join(part.strip("\n") for part in parts) + "\n"
 
 
 def _listed(text: str) -> tuple[str, ...]:
