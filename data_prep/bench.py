@@ -364,8 +364,8 @@ def peak_bytes(command: Sequence[str]) -> tuple[int, int]:
 
 NOTES = """
 Each figure is the median (least – most) of runs in turn, start of the programs included. A core's
-seconds are those of all processes of a way, so other work on the machine hardly changes them; it
-does change those on the wall. zoomloc writes one PMTiles, gdal2tiles a file for each tile,
+seconds are those of all processes of a way: other work on the machine costs them up to a tenth, and
+the wall clock far more. zoomloc writes one PMTiles, gdal2tiles a file for each tile,
 rio-tiler nothing. The deepest level is cubic, coarser ones are averages: zoomloc and gdal2tiles
 make them of the tiles below, rio-tiler of the raster's overviews. gdal2tiles warps by nearest
 neighbour before it scales, and its encoders cannot be told to work less: WebP by method 4, PNG at
