@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from zoomloc.belief.posterior import Posterior
+from zoomloc.belief.priors import Heading, Prior
 from zoomloc.belief.search import SearchPlan, greedy_paths, search
 from zoomloc.checkpoint import Explained, best_checkpoint, load_explained, load_model
 from zoomloc.config import Config, SearchConfig
@@ -41,6 +42,8 @@ class Query:
     truth: LatLng | None = None
     fov_deg: float | None = None
     projection: str = "perspective"
+    heading: Heading | None = None  # where the camera looked, if that is known
+    prior: Prior | None = None  # where it was, as far as is known before
 
     @classmethod
     def of(cls, photo: Photo) -> "Query":

@@ -57,7 +57,7 @@ class Posterior:
         order = np.argsort(loose._start, kind="stable")
         level, x, y = table[order].T
         made = cls(region, level, x, y, loose.log_mass[order])
-        if (made._start[1:] < (made._start + made._span**2)[:-1]).any():
+        if (made._start[1:] < (made._start + made.span**2)[:-1]).any():
             raise RegionError(
                 f"posterior over region {region.name!r}: its cells overlap; "
                 "hand over each place once"
@@ -80,7 +80,7 @@ class Posterior:
     def entropy(self) -> float:
         """Nats over terminal cells: 0 where one holds all, log n where n share alike."""
         held = self.mass > 0
-        per_leaf = self.log_mass[held] - 2 * np.log(self._span[held])
+        per_leaf = self.log_mass[held] - 2 * np.log(self.span[held])
         return max(0.0, float(-(self.mass[held] * per_leaf).sum()))
 
     def top(self, n: int) -> list[tuple[Cell, float]]:
@@ -154,9 +154,9 @@ class Posterior:
         inside &= (0 <= row) & (row < self.region.grid_shape(self.region.zooms)[0])
         code = z_order(*(np.maximum(v, 0).astype(np.int64) for v in (column, row)))
         i = int(np.searchsorted(self._start, code, side="right")[0]) - 1
-        if not inside[0] or i < 0 or code[0] >= self._start[i] + self._span[i] ** 2:
+        if not inside[0] or i < 0 or code[0] >= self._start[i] + self.span[i] ** 2:
             return 1.0
-        area, own = self._span.astype(np.float64) ** 2, self._density[i]
+        area, own = self.span.astype(np.float64) ** 2, self._density[i]
         denser, alike = area[self._density > own].sum(), area[self._density == own].sum()
         return float((denser + alike / 2) / area.sum())
 
@@ -202,27 +202,27 @@ class Posterior:
     # 3. geometry on the grid of terminal cells
 
     @cached_property
-    def _span(self) -> Ints:
+    def span(self) -> Ints:
         """(n,) sides of the cells in terminal cells."""
         return np.left_shift(1, self.region.terminal_level - self.level)
 
     @cached_property
-    def _corner(self) -> tuple[Ints, Ints]:
+    def corner(self) -> tuple[Ints, Ints]:
         """(n,) columns and (n,) rows of the cells' north-west corners."""
         down = self.region.terminal_level - self.region.root_level
         left, top = self.region.origin[0] << down, self.region.origin[1] << down
-        column = (self.x * self._span - left) % (1 << self.region.terminal_level)
-        return column, self.y * self._span - top
+        column = (self.x * self.span - left) % (1 << self.region.terminal_level)
+        return column, self.y * self.span - top
 
     @cached_property
     def _start(self) -> Ints:
         """(n,) Z-order of the first terminal cell in each cell."""
-        return z_order(*self._corner)
+        return z_order(*self.corner)
 
     @cached_property
     def _density(self) -> Floats:
         """(n,) mass per terminal cell."""
-        return np.asarray(self.mass / self._span.astype(np.float64) ** 2)
+        return np.asarray(self.mass / self.span.astype(np.float64) ** 2)
 
     def _cell(self, i: int) -> Cell:
         return Cell(int(self.level[i]), int(self.x[i]), int(self.y[i]))
@@ -231,9 +231,9 @@ class Posterior:
         """Left, top, right, bottom of each cell in metres east and south of a place."""
         column, row = self.region.leaf_xy(np.array([place.lat]), np.array([place.lng]))
         sides = cell_sides(self.region, row)
-        left = (self._corner[0] - column) * sides.east_m
-        top = (self._corner[1] - row) * sides.south_m
-        return left, top, left + self._span * sides.east_m, top + self._span * sides.south_m
+        left = (self.corner[0] - column) * sides.east_m
+        top = (self.corner[1] - row) * sides.south_m
+        return left, top, left + self.span * sides.east_m, top + self.span * sides.south_m
 
     @staticmethod
     def _held(boxes: tuple[Floats, ...], radii: Floats, mass: Floats) -> Floats:
@@ -246,8 +246,8 @@ class Posterior:
     def _anchors(self, lattice: "_Lattice") -> tuple[Floats, Floats]:
         """Places to try first: middles of the densest cells, corners too where they are large."""
         dense = np.argsort(-self._density, kind="stable")[:ANCHORS]
-        span = self._span[dense] / lattice.unit
-        column, row = (corner[dense] / lattice.unit for corner in self._corner)
+        span = self.span[dense] / lattice.unit
+        column, row = (corner[dense] / lattice.unit for corner in self.corner)
         large = span > 4
         at = [(0.5, 0.5)] + [(a, b) for a in (0.0, 1.0) for b in (0.0, 1.0)]
         columns, rows = [], []
@@ -272,7 +272,7 @@ class _Lattice:
         self.shape = rows >> up, columns >> up
         code = posterior._start >> 2 * up
         first = np.flatnonzero(np.diff(code, prepend=-1))
-        area = np.maximum(posterior._span[first] >> up, 1) ** 2
+        area = np.maximum(posterior.span[first] >> up, 1) ** 2
         self.start, self.stop = code[first], code[first] + area
         self.density = np.add.reduceat(posterior.mass, first) / area
         edges = cell_sides(self.region, np.array([0.0, rows]))

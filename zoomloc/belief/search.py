@@ -100,7 +100,7 @@ def search(
     if plan.method == "exhaustive":
         leaves = scorer.leaves(state)
         if leaves is not None:
-            return _from_leaves(coverage, np.asarray(leaves, np.float64), len(photos))
+            return from_leaves(coverage, np.asarray(leaves, np.float64), len(photos))
     tree = _Tree(coverage, lambda i, cells: scorer.children(state, i, cells))
     roots = tree.roots(len(photos), lambda: scorer.roots(state))
     if plan.method == "best-first":
@@ -321,7 +321,7 @@ def _posteriors(coverage: Coverage, layers: Sequence[_Layer], photos: int) -> li
     return found
 
 
-def _from_leaves(coverage: Coverage, leaves: Floats, photos: int) -> list[Posterior]:
+def from_leaves(coverage: Coverage, leaves: Floats, photos: int) -> list[Posterior]:
     """Posteriors of terminal cells alone, normalised over those with imagery."""
     present = coverage.present(coverage.region.zooms)
     leaves = _of_shape("leaves", leaves, (photos, *present.shape))
