@@ -372,6 +372,30 @@ def shots_along(
     )
 
 
+def turned_on_the_spot(drive: Drive, turns: int) -> Drive:
+    """The same drive, but at each stop so many photos, turned all the way round."""
+    step_deg = 360 / turns
+    shots = []
+    for shot in drive.shots:
+        for k in range(turns):
+            told = shot.claim.bearing_deg
+            claim = replace(
+                shot.claim,
+                bearing_deg=None if told is None else (told + k * step_deg) % 360,
+                taken=shot.claim.taken + timedelta(milliseconds=200 * k),
+            )
+            shots.append(
+                replace(
+                    shot,
+                    frame=shot.frame * turns + k,
+                    bearing_deg=(shot.bearing_deg + k * step_deg) % 360,
+                    true_bearing_deg=(shot.true_bearing_deg + k * step_deg) % 360,
+                    claim=claim,
+                )
+            )
+    return replace(drive, shots=tuple(shots))
+
+
 def _drift(rng: Generator, count: int) -> F64:
     """(N, 2) position error in metres that drifts along a drive, AR(1)."""
     error = np.empty((count, 2))

@@ -1,4 +1,4 @@
-"""Which photos stand near which: pairs within metres, the nearest, and the times between them.
+"""Which photos stand near which: pairs within metres, the times between them, and what is near.
 
 Knows nothing of splits or pictures: places and times are all it looks at. No table of all
 against all is made; pairs come in blocks, so that a million photos fit in memory.
@@ -10,12 +10,14 @@ from datetime import UTC
 import numpy as np
 import numpy.typing as npt
 
-from zoomloc.world.cells import EQUATOR_M, Floats, distances_m, xy_of
+from zoomloc.world.cells import Floats, distances_m
+from zoomloc.world.nearest import places_of, plane_of
 from zoomloc.world.photos import Photo
 
 Indices = npt.NDArray[np.int64]
 Only = Callable[[Indices, Indices], npt.NDArray[np.bool_]]
 
+NEAR_M, NEAR_S = 25.0, 600.0  # a photo this near, this soon, shows the same scene
 BLOCK = 8192  # photos whose neighbours are looked up at once
 
 
@@ -32,8 +34,8 @@ def pairs_within(
         return
     lat, lng = places_of(here)
     lat2, lng2 = places_of(there)
-    tree = shapely.STRtree(shapely.points(_plane(lat2, lng2, lng[0])))
-    points = shapely.points(_plane(lat, lng, lng[0]))
+    tree = shapely.STRtree(shapely.points(plane_of(lat2, lng2, lng[0])))
+    points = shapely.points(plane_of(lat, lng, lng[0]))
     # Mercator stretches by 1 / cos(lat); 2 % more for the ellipsoid, then measured exactly
     reach = 1.02 * metres / np.cos(np.radians(np.clip(np.abs(lat) + 0.01, 0, 89)))
     for first in range(0, len(here), BLOCK):
@@ -47,22 +49,6 @@ def pairs_within(
         yield a[near], b[near]
 
 
-def nearest_m(here: Sequence[Photo], there: Sequence[Photo]) -> Floats:
-    """(n,) geodesic metres from each photo of ``here`` to the nearest of ``there``.
-
-    Empty where either is.
-    """
-    import shapely
-
-    if not here or not there:
-        return np.empty(0, np.float64)
-    lat, lng = places_of(here)
-    lat2, lng2 = places_of(there)
-    tree = shapely.STRtree(shapely.points(_plane(lat2, lng2, lng[0])))
-    b = tree.nearest(shapely.points(_plane(lat, lng, lng[0])))
-    return distances_m(lat, lng, lat2[b], lng2[b])
-
-
 def seconds_of(photos: Sequence[Photo]) -> Floats:
     """Seconds since 1970, NaN where unknown; a time without a zone counts as UTC."""
     times = []
@@ -72,15 +58,3 @@ def seconds_of(photos: Sequence[Photo]) -> Floats:
             when = when.replace(tzinfo=UTC)
         times.append(np.nan if when is None else when.timestamp())
     return np.array(times, np.float64)
-
-
-def places_of(photos: Sequence[Photo]) -> tuple[Floats, Floats]:
-    """Latitudes and longitudes (n,), (n,) that the photos claim."""
-    places = np.array([photo.place for photo in photos], np.float64).reshape(-1, 2)
-    return places[:, 0], places[:, 1]
-
-
-def _plane(lat: Floats, lng: Floats, middle_lng: float) -> Floats:
-    """(n, 2) Mercator metres with the antimeridian opposite ``middle_lng``."""
-    x, y = xy_of(lat, (lng - middle_lng + 180) % 360 - 180, 0)
-    return np.stack([x, y], axis=1) * EQUATOR_M

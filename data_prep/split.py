@@ -4,8 +4,10 @@ Knows nothing of pictures or models: ids, places, times, creators and drives are
 
 A group (a drive, the drives of a creator on one day, a block, a photo) has a number in [0, 1):
 the hash of the seed and its own name. The lowest, below the share of test, are test; the
-highest, down to 1 - val, are val; the rest is train. So no group's split depends on what else is
-in the table, with two exceptions that only tables of few groups meet:
+highest, down to 1 - val, are val; the rest is train. Drives that meet are one group, by the name
+of the one that began first (meetings.py). So no group's split depends on what else is in the
+table, but where drives that come later join two groups, and with two exceptions that only tables
+of few groups know:
 
 - A split that is wanted and would be empty takes the group whose number lies nearest to it,
   until one is added that belongs there.
@@ -22,20 +24,19 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, date, timedelta
 from pathlib import Path
-from typing import Literal
+from typing import get_args
 
 import numpy as np
 
-from data_prep.nearby import pairs_within
+from data_prep.meetings import united
+from data_prep.nearby import NEAR_M, NEAR_S, pairs_within
 from data_prep.split_audit import Audit, audit, audit_table
+from zoomloc.config.photos import SplitBy, SplitGroup
 from zoomloc.errors import PhotoError
 from zoomloc.world.cells import cell_at, level_of_size
 from zoomloc.world.photos import Photo, assert_disjoint, read_photos, write_photos
 
 __all__ = ["Audit", "assert_disjoint", "audit", "audit_table", "split_photos"]
-
-By = Literal["sequence", "block", "image", "region"]
-Group = Literal["drive", "creator-day"]
 
 PROTOCOL_OF = {
     "image": "random-image",
@@ -43,12 +44,12 @@ PROTOCOL_OF = {
     "block": "block-disjoint",
     "region": "unseen-region",
 }
-GROUPS = ("drive", "creator-day")
+GROUPS = get_args(SplitGroup)
 
 
 def split_photos(
     parquet: Path,
-    by: By = "sequence",
+    by: SplitBy = "sequence",
     val: float = 0.1,
     test: float = 0.1,
     seed: int = 0,
@@ -56,7 +57,8 @@ def split_photos(
     test_days: int | None = None,
     block_m: float = 200.0,
     buffer_m: float = 25.0,
-    group: Group = "drive",
+    group: SplitGroup = "drive",
+    unite: bool = True,
 ) -> Audit:
     """Rewrite the split column of a photo table and audit it (without opening a picture).
 
@@ -64,7 +66,8 @@ def split_photos(
     them (``block``), single photos (``image``: leaks, the paper's way), or all photos as the
     test of models trained elsewhere (``region``). ``val`` and ``test`` are shares of photos; with
     ``block`` they may be all: val to calibrate models trained elsewhere, and no train.
-    With ``group`` ``creator-day`` all drives of one creator on one day go together.
+    With ``group`` ``creator-day`` all drives of one creator on one day go together. Drives that
+    meet go together too, unless ``unite`` is False: near-duplicates may then be in two splits.
     ``newest_test`` takes the drives of the newest day (``test_days`` of them) for the test.
     Raises PhotoError where the photos do not allow it; the table is unchanged then.
     """
@@ -80,6 +83,7 @@ def split_photos(
         splits = _hashed([photo.id for photo in photos], val, test, seed)
     else:
         groups = _groups(photos, group)
+        groups = _united(photos, groups, val) if unite else groups
         newest = _of_newest_days(photos, groups, days) if days else set()
         splits = _drawn(groups, val, seed, newest) if days else _hashed(groups, val, test, seed)
     done = [replace(photo, split=split) for photo, split in zip(photos, splits, strict=True)]
@@ -97,10 +101,12 @@ def _check(by: str, group: str, val: float, test: float, no_train: bool, days: i
         raise PhotoError(f"split group {group!r}; known are {', '.join(GROUPS)}")
     if not (0 <= val < 1 and 0 < test < 1 and (val + test < 1 or no_train)):
         raise PhotoError(f"split shares val {val}, test {test}: above 0 and below 1 together")
-    if by != "sequence" and days:
-        raise PhotoError("newest_test goes with --by sequence only: days are made of drives")
-    if by != "sequence" and group != "drive":
-        raise PhotoError(f"group {group} goes with --by sequence only: it is made of drives")
+    for key, is_set in ((f"group {group}", group != "drive"), ("newest_test", days > 0)):
+        if by != "sequence" and is_set:
+            raise PhotoError(
+                f"split: {key} goes with --by sequence only, as it keeps whole drives together; "
+                f"this is by {by}: set split.by to sequence, or leave {key.split()[0]} out"
+            )
 
 
 # 1. by hash
@@ -148,7 +154,7 @@ def _too_few(groups: int, wanted: Sequence[str]) -> PhotoError:
     others = " and ".join(sorted(set(wanted) - {"train"}))
     return PhotoError(
         f"split: {groups} drives, days, blocks or photos are too few for train, {others}; take "
-        "more, or --by block or image"
+        "more (each sub-folder is one drive), or 'zoomloc split PHOTOS.parquet --by block'"
     )
 
 
@@ -169,6 +175,19 @@ def _groups(photos: Sequence[Photo], group: str) -> list[str]:
         for drive in creators
     }
     return [names[photo.sequence_id] for photo in photos]
+
+
+def _united(photos: Sequence[Photo], groups: list[str], val: float) -> list[str]:
+    """The groups, those that meet as one; raises PhotoError where so too few are left."""
+    found = united(photos, groups)
+    before, left, wanted = len(set(groups)), len(set(found)), 3 if val > 0 else 2
+    if left < wanted <= before:
+        raise PhotoError(
+            f"split: {before} drives or days meet within {NEAR_M:g} m and {NEAR_S / 60:g} minutes, "
+            f"so that {left} stay apart, too few to part; add drives of other hours, or "
+            "'zoomloc split PHOTOS.parquet --by block'"
+        )
+    return found
 
 
 def _first_days(photos: Sequence[Photo]) -> dict[str, date]:
@@ -200,8 +219,8 @@ def _of_newest_days(photos: Sequence[Photo], groups: Sequence[str], days: int) -
     }
     if len(chosen) == len(set(groups)):
         raise PhotoError(
-            f"split: all {len(newest)} drives are of the newest {days} day(s), none is left "
-            "to train on; take fewer test_days, or no newest_test"
+            f"split: all {len(newest)} drives are of the newest {days} day(s), or meet one of "
+            "these; none is left to train on; take fewer test_days, or no newest_test"
         )
     return chosen
 

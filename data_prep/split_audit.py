@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from data_prep.nearby import Indices, nearest_m, pairs_within, seconds_of
+from data_prep.nearby import NEAR_M, NEAR_S, Indices, pairs_within, seconds_of
 from data_prep.photos.looks import ALIKE_BITS, ALIKE_M, are_alike, hashes_of
 from zoomloc.world.cells import Floats
+from zoomloc.world.nearest import nearest_m
 from zoomloc.world.photos import (
+    READINGS,
     SPLITS,
     Photo,
     read_photos,
@@ -23,12 +25,10 @@ from zoomloc.world.photos import (
     split_protocol,
 )
 
-NEAR_M, NEAR_S = 25.0, 600.0  # a photo this near, this soon, shows the same scene
 ACROSS = (("train", "test"), ("train", "val"), ("val", "test"))
 QUANTILES = {"min": 0.0, "5 %": 5.0, "25 %": 25.0, "median": 50.0, "75 %": 75.0, "95 %": 95.0,
              "max": 100.0}  # fmt: skip
 WITHIN_M = (10.0, 25.0, 50.0, 100.0)
-LEAKY = "random-image"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Across:
     """What two splits have in common: drives, and pairs of photos at most 25 m apart.
 
     ``soon``: taken within 10 minutes; ``undated``: one of the two has no time; ``alike``: their
-    pictures look the same, whenever taken (None where no picture was looked at).
+    pictures look the same, whenever taken (None where looks were not asked for).
     """
 
     drives: int
@@ -76,8 +76,8 @@ class Audit:
     def lines(self) -> list[str]:
         """A table for people."""
         told = f"protocol  {self.protocol or 'not stated'}"
-        if self.leaky:
-            told += "  LEAKY: neighbours of test photos are in train, so figures are too good"
+        if self.protocol in READINGS:
+            told += f"  {READINGS[self.protocol]}"
         lines = [told, f"split     {self.split_hash}", "", f"{'':8}{'photos':>10}{'drives':>8}"]
         for split in SPLITS:
             lines.append(f"{split:8}{self.photos[split]:>10,}{self.drives[split]:>8,}")
@@ -94,7 +94,7 @@ class Audit:
             alike = "not looked at" if one.alike is None else f"{one.alike:,}"
             counts = f"{one.drives:>15,}{one.soon:>15,}{one.undated:>15,}"
             lines.append(f"{name:14}{counts}{alike:>15}")
-        if self.pictures:
+        if any(one.alike is not None for one in self.across.values()):
             lines.append(
                 f"look alike: at most {ALIKE_BITS} of 64 bits of their difference hashes differ; "
                 f"{self.pictures:,} pictures were looked at"
@@ -115,7 +115,7 @@ def audit(
     near, unknown = _near_duplicates(used["train"], used["test"])
     return Audit(
         protocol=protocol,
-        leaky=protocol == LEAKY,
+        leaky=protocol in READINGS,
         photos={split: len(found) for split, found in used.items()},
         drives={split: len({p.sequence_id for p in found}) for split, found in used.items()},
         left_out=sum(photo.split is None for photo in photos),
@@ -182,8 +182,7 @@ def _across(
             a, b = here[a], there[b]
             alike += int((seen[a] & seen[b] & are_alike(bits[a], bits[b])).sum())
     drives = {p.sequence_id for p in photos1} & {p.sequence_id for p in photos2}
-    looked = seen is not None and seen.any()
-    return Across(len(drives), soon, undated, alike if looked else None)
+    return Across(len(drives), soon, undated, None if hashes is None else alike)
 
 
 def _indices(photos: Sequence[Photo], split: str) -> Indices:

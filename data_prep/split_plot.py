@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from data_prep.split_audit import LEAKY, WITHIN_M, distances_to_train_m
+from data_prep.split_audit import WITHIN_M, distances_to_train_m
 from zoomloc.errors import ConfigError, PhotoError
 from zoomloc.world.cells import Floats
 from zoomloc.world.files import written_whole
-from zoomloc.world.photos import read_photos, split_protocol
+from zoomloc.world.photos import READINGS, read_photos, split_protocol
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,7 @@ def _figure(metres: Floats, protocol: str | None) -> "Figure":
     axes = figure.add_subplot()
     places = np.sort(np.maximum(metres, LEAST_M))
     shares = np.arange(1, len(places) + 1) / len(places)
-    colour = RED if protocol == LEAKY else BLUE
+    colour = RED if protocol in READINGS else BLUE
     last = max(200.0, float(places[-1]) * 1.2)
     across = np.concatenate([[LEAST_M], places, [last]])
     axes.step(across, np.concatenate([[0], shares, [1]]), where="post", color=colour, linewidth=2)
@@ -55,7 +55,7 @@ def _figure(metres: Floats, protocol: str | None) -> "Figure":
         axes.axvline(limit, color="#b0b0b0", linewidth=1, zorder=1)
         axes.annotate(f"{limit:g} m\n{share:.0%}", (limit, 1.01), ha="center", va="bottom",
                       color=GREY, fontsize=10, annotation_clip=False)  # fmt: skip
-    leaky = " (LEAKY)" if protocol == LEAKY else ""
+    leaky = " (LEAKY)" if protocol in READINGS else ""
     axes.set_title(
         f"from test photos to the nearest training photo (n = {len(metres):,})\n"
         f"split: {protocol or 'not stated'}{leaky}, median {np.median(metres):,.1f} m",

@@ -33,6 +33,7 @@ from data_prep.drives import (
     map_day,
     plan_days,
     plan_drives,
+    turned_on_the_spot,
     under_one_light,
 )
 from data_prep.scattered import plan_scattered
@@ -77,6 +78,7 @@ class PhotoPlan:
     height_px: int = 128
     nuisances: bool = True
     scattered: bool = False  # at independent points of the roads instead of on drives
+    turns: int = 1  # photos at each stop of a drive, turned all the way round; counts are of stops
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def _asked(seed: int, size_m: float, photos: PhotoPlan) -> dict[str, Any]:
     plan = asdict(photos)
     if not photos.scattered:
         del plan["scattered"]
+    if photos.turns == 1:
+        del plan["turns"]
     return {"generator": GENERATOR, "seed": seed, "size_m": size_m, "photos": plan}
 
 
@@ -167,6 +171,8 @@ def _check(size_m: float, photos: PhotoPlan) -> None:
         )
     if min(photos.train_photos, photos.test_photos) < 0:
         raise ConfigError("a town cannot have fewer than 0 photos: set train_photos, test_photos")
+    if not 1 <= photos.turns <= 36:
+        raise ConfigError(f"{photos.turns} photos at each stop are out of range: choose 1 to 36")
     if not (16 <= photos.height_px <= 4096 and 16 <= photos.width_px <= 4096):
         raise ConfigError(
             f"photos of {photos.width_px}x{photos.height_px} px are out of range: "
@@ -220,6 +226,8 @@ def _plan(
         north_deg,
         not plain,
     )
+    if photos.turns > 1:
+        drives = [turned_on_the_spot(drive, photos.turns) for drive in drives]
     return days, drives
 
 

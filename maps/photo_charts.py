@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from datetime import datetime
 
+from maps.plot import svg
 from zoomloc.world.photos import SPLITS, Photo
 
 # Told apart by colour-blind readers too, and on any ground.
@@ -41,7 +42,7 @@ def rose(photos: Sequence[Photo]) -> str:
     for name, x, y in (("N", 0, -112), ("E", 114, 5), ("S", 0, 122), ("W", -114, 5)):
         parts.append(f'<text x="{x}" y="{y}" text-anchor="middle" font-weight="600">{name}</text>')
     told = f"{known:,} photos by heading, {len(photos) - known:,} without one"
-    return _svg((-140, -130, 280, 260), parts, told)
+    return svg((-140, -130, 280, 260), parts, told)
 
 
 def _ring(share: float, most: int) -> str:
@@ -139,7 +140,7 @@ def _bar_chart(names: Sequence[str], stacks: Sequence[dict[str, int]], told: str
         x = min(max(_LEFT + (k + 0.5) * step, _LEFT), width - wide / 2)
         label = html.escape(names[k])
         parts.append(f'<text x="{x:.1f}" y="{height + 17}" text-anchor="middle">{label}</text>')
-    return _svg((0, -14, width, height + _BELOW + 14), parts, told)
+    return svg((0, -14, width, height + _BELOW + 14), parts, told)
 
 
 def _round_above(count: int) -> int:
@@ -170,11 +171,3 @@ def _stack(x: float, step: float, stack: dict[str, int], most: int, name: str) -
                 f'height="{tall:.2f}" fill="{COLOURS[split]}"><title>{told}</title></rect>'
             )
     return parts
-
-
-def _svg(box: tuple[float, float, float, float], parts: Sequence[str], told: str) -> str:
-    view = " ".join(f"{side:g}" for side in box)
-    return (
-        f'<svg viewBox="{view}" role="img" aria-label="{html.escape(told)}" font-size="12" '
-        f'fill="#222">{"".join(parts)}</svg>'
-    )

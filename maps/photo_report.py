@@ -5,22 +5,27 @@ each with its creator and licence.
 """
 
 import hashlib
-import html
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from maps.layers import Ground
+from maps.markup import STYLE, imagery_credit, keys, photo_credit, table, text, thumb, tiles
 from maps.photo_charts import COLOURS, date_bars, hour_bars, rose, split_name
 from maps.photo_map import coverage_map
 from maps.pictures import data_uri
 from maps.report import page
-from zoomloc.errors import PhotoError
 from zoomloc.world.files import write_text
-from zoomloc.world.images import load_rgb
-from zoomloc.world.photos import Photo, Skipped, read_photos, read_skipped, split_protocol
+from zoomloc.world.photos import (
+    READINGS,
+    Photo,
+    Skipped,
+    read_photos,
+    read_skipped,
+    split_protocol,
+)
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
 
@@ -29,34 +34,12 @@ SHEET_LEAST = 4  # of each split, where it has so many
 THUMB_PX = 360
 ROWS = 12  # of a table; what is left is summed up
 REASONS = 25
-LEAKY = {
-    "random-image": "leaky: neighbours of test photos are in train, so figures are too good; "
-    "only to compare with papers that split so"
-}
 
 _STYLE = """
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: .6rem;
-  margin: 1rem 0 }
-.tiles div { background: #fff; border: 1px solid #ddd; border-radius: 6px; padding: .5rem .9rem }
-.tiles b { display: block; font-size: 1.25rem } .tiles span { color: #555; font-size: .85rem }
-figure { margin: .5rem 0 } figcaption, .note { color: #555; font-size: .87rem; margin: .3rem 0 }
-.key { display: inline-block; margin-right: 1.2rem } .key i { display: inline-block; width: .8em;
-  height: .8em; border-radius: 50%; margin-right: .35em; vertical-align: -.05em }
-.two { display: grid; grid-template-columns: repeat(auto-fit, minmax(400px, 1fr)); gap: 1rem 3rem }
-svg { width: 100%; display: block } svg .faint { fill: #888; font-size: 9px }
 .rose svg { max-width: 320px; margin: auto }
-.two table { margin-bottom: 1.2rem } h3 { font-size: .95rem; margin: 1rem 0 .3rem }
-td { vertical-align: top } td:first-child { overflow-wrap: anywhere; min-width: 8rem }
-td:not(:first-child) { white-space: nowrap }
 .why td:last-child, .why th:last-child { text-align: left; color: #555; white-space: normal;
   overflow-wrap: anywhere; min-width: 15rem }
-.sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(235px, 1fr)); gap: .8rem }
-.sheet figure { margin: 0; background: #fff; border: 1px solid #ddd; border-radius: 6px;
-  overflow: hidden; font-size: .8rem; line-height: 1.35 }
-.sheet img, .sheet .gone { border: 0; width: 100%; height: 150px; object-fit: cover }
-.sheet .gone { background: #eee; color: #a00; padding: .6rem; box-sizing: border-box }
-.sheet p { margin: .2rem .6rem; overflow-wrap: anywhere } .sheet p:last-child { color: #555;
-  margin-bottom: .5rem } .badge { color: #fff; border-radius: 3px; padding: 0 .4em }
+.badge { color: #fff; border-radius: 3px; padding: 0 .4em }
 """
 
 
@@ -86,7 +69,7 @@ def write_photo_report(table: Path, skipped: Path, region: Path | None, out: Pat
         "photos' own terms allow. It asks no server for anything.</footer>",
     ]
     name = place.name if place is not None else table.absolute().parent.name
-    write_text(out, page(f"Photos of {name}", parts, _STYLE))
+    write_text(out, page(f"Photos of {name}", parts, STYLE + _STYLE))
 
 
 def _region_of(folder: Path | None) -> Region | None:
@@ -111,17 +94,17 @@ def _summary(photos: Sequence[Photo], left_out: Sequence[Skipped] | None) -> str
         (f"{len(days):,} {'day' if len(days) == 1 else 'days'}", span),
         ("unknown" if left_out is None else f"{len(left_out):,}", "left out"),
     ]
-    tiles = "".join(f"<div><b>{_text(b)}</b><span>{_text(a)}</span></div>" for b, a in facts)
-    return f'<div class="tiles">{tiles}</div>'
+    return tiles(facts)
 
 
 def _splits(photos: Sequence[Photo], protocol: str | None) -> str:
     """How they are split, and in red where that leaks."""
     if all(photo.split is None for photo in photos):
         return "<p>Not split yet: run <code>zoomloc split</code>.</p>"
-    leaky = LEAKY.get(protocol or "")
-    warned = f' <span class="bad">{_text(leaky)}</span>' if leaky else ""
-    return f"<p>Split: <b>{_text(protocol or 'protocol not stated')}</b>{warned}</p>"
+    reading = READINGS.get(protocol or "")
+    told = f"{reading}; only to compare with papers that split so"
+    warned = f' <span class="bad">{text(told)}</span>' if reading else ""
+    return f"<p>Split: <b>{text(protocol or 'protocol not stated')}</b>{warned}</p>"
 
 
 def _coverage(photos: Sequence[Photo], region: Region | None, folder: Path | None) -> str:
@@ -132,26 +115,17 @@ def _coverage(photos: Sequence[Photo], region: Region | None, folder: Path | Non
     if ground is not None and imagery is not None and imagery.is_file():
         with TilePyramid.open(imagery) as pyramid:
             picture, outside = coverage_map(photos, ground, pyramid)
-        credit = _credit(ground.region)
+        credit = imagery_credit(ground.region)
     else:
         picture, outside = coverage_map(photos, ground, None)
     counts = Counter(split_name(photo) for photo in photos)
-    keys = "".join(
-        f'<span class="key"><i style="background:{colour}"></i>{name} {counts[name]:,}</span>'
-        for name, colour in COLOURS.items()
-        if counts[name]
-    )
+    key = keys((c, f"{name} {counts[name]:,}") for name, c in COLOURS.items() if counts[name])
     beyond = f" {outside:,} photos lie outside of this map." if outside else ""
     return (
-        f"<h2>Where they were taken</h2><figure><p>{keys}</p>"
+        f"<h2>Where they were taken</h2><figure><p>{key}</p>"
         f'<img src="{data_uri(picture)}" alt="map of the photos by split">'
-        f"<figcaption>{_text(credit + beyond)}</figcaption></figure>"
+        f"<figcaption>{text(credit + beyond)}</figcaption></figure>"
     )
-
-
-def _credit(region: Region) -> str:
-    credit = "; ".join(region.attribution) or "no attribution stated"
-    return f"Imagery: {credit}{f' ({region.licence})' if region.licence else ''}."
 
 
 def _charts(photos: Sequence[Photo]) -> str:
@@ -196,7 +170,7 @@ def _counts(photos: Sequence[Photo], head: str, of: Callable[[Photo], str]) -> s
     if rest:
         shown.append((f"{len(counts) - ROWS:,} others", rest))
     rows = [(name, f"{count:,}", f"{count / len(photos):.1%}") for name, count in shown]
-    return _table((head, "photos", ""), rows)
+    return table((head, "photos", ""), rows)
 
 
 def _reasons(left_out: Sequence[Skipped] | None) -> str:
@@ -212,15 +186,7 @@ def _reasons(left_out: Sequence[Skipped] | None) -> str:
     rest = len(left_out) - sum(n for _, n in counts.most_common(REASONS))
     if rest:
         rows.append((f"{len(counts) - REASONS:,} other reasons", f"{rest:,}", ""))
-    return f'<div class="why">{_table(("Reason", "photos", "such as"), rows)}</div>'
-
-
-def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = "".join(f"<th>{_text(name)}</th>" for name in heads)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{_text(value)}</td>' for value in row)}</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
+    return f'<div class="why">{table(("Reason", "photos", "such as"), rows)}</div>'
 
 
 # 3. the contact sheet
@@ -258,23 +224,8 @@ def _card(photo: Photo) -> str:
     name = split_name(photo)
     taken = "time unknown" if photo.captured_at is None else f"{photo.captured_at:%Y-%m-%d %H:%M}"
     looks = "" if photo.bearing_deg is None else f", {photo.bearing_deg:.0f}°"
-    credit = f"{photo.creator or 'creator not stated'}, {photo.licence or 'licence not stated'}"
     return (
-        f"<figure>{_thumb(photo)}<p>{_text(photo.id)}</p>"
+        f"<figure>{thumb(photo, THUMB_PX)}<p>{text(photo.id)}</p>"
         f'<p><span class="badge" style="background:{COLOURS[name]}">{name}</span> '
-        f"{_text(taken + looks)}</p><p>{_text('Photo: ' + credit)}</p></figure>"
+        f"{text(taken + looks)}</p><p>{text(photo_credit(photo))}</p></figure>"
     )
-
-
-def _thumb(photo: Photo) -> str:
-    try:
-        picture = load_rgb(photo.path, max_side_px=THUMB_PX)
-    except PhotoError as error:
-        why = str(error).removeprefix(f"{photo.path}: ")
-        return f'<div class="gone">{_text(why)}</div>'
-    return f'<img src="{data_uri(picture, 78)}" alt="{_text(photo.id)}">'
-
-
-def _text(text: str) -> str:
-    """Text as markup; what is no Unicode is shown by its code."""
-    return html.escape(text.encode("utf-8", "backslashreplace").decode("utf-8"))

@@ -1,6 +1,7 @@
 """Worlds that several test files share, each built once a test session."""
 
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -152,6 +153,34 @@ def small_config(painted) -> Config:
             "train.lr=0.003",
         ],
     )
+
+
+@pytest.fixture(scope="session")
+def matched(small_config, tmp_path_factory) -> Path:
+    """A match trained for a moment on the painted region, not calibrated; only to be copied."""
+
+    def build(folder: Path) -> None:
+        from test_match_scorer import match_config
+
+        from zoomloc.training.loop import train
+
+        train(match_config(small_config, steps=12, batch=16), folder)
+
+    return built_once(tmp_path_factory, "matched", build)
+
+
+@pytest.fixture(scope="session")
+def calibrated(matched, tmp_path_factory) -> Path:
+    """The same match, calibrated; only to be copied."""
+
+    def build(folder: Path) -> None:
+        from zoomloc.cli.calibrating import calibrate_run
+        from zoomloc.cli.screen import Screen
+
+        shutil.copytree(matched, folder, dirs_exist_ok=True)
+        calibrate_run(folder, Screen(quiet=True))
+
+    return built_once(tmp_path_factory, "calibrated", build)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from zoomloc.errors import OutputError, ZoomlocError
-from zoomloc.world.answers import Answer, Candidate, read_answers, to_geojson, write_answers
-from zoomloc.world.cells import LatLng, cell_at, cell_of_quadkey
+from zoomloc.world.answers import Alternative, Answer, Candidate, read_answers, write_answers
+from zoomloc.world.cells import LatLng, cell_at
 
 PLACE = LatLng(48.1, -1.7)
 LEAF = cell_at(PLACE, 16)
@@ -37,13 +37,14 @@ def test_written_is_read(tmp_path: Path) -> None:
     answers = [
         answer(),
         answer(photo="2.jpg", truth=LatLng(48.2, -1.7), error_m=11_119.5, unknown=True),
+        answer(alternatives=(Alternative(48.11, -1.7, 0.2),), given={"heading": "90° ± 20°"}),
         answer(photo="line\u2028break\n.jpg", evidence=None, bearing_deg=None, not_here=True),
     ]
     path = tmp_path / "answers.jsonl"
     write_answers(answers, path)
     assert read_answers(path) == answers
     lines = path.read_text(encoding="utf-8").split("\n")
-    assert len(lines) == 4 and all(json.loads(line) for line in lines[:3])
+    assert len(lines) == 5 and all(json.loads(line) for line in lines[:4])
     write_answers([], path)
     assert read_answers(path) == []
 
@@ -54,7 +55,8 @@ def test_fields_are_those_of_the_format() -> None:
         list(line)
         == (
             "schema photo lat lng probability radius50_m radius90_m bearing_deg bearing_spread_deg "
-            "path candidates posterior evidence unknown not_here truth error_m made_by"
+            "path candidates alternatives posterior evidence unknown not_here truth error_m given "
+            "agreement made_by"
         ).split()
     )
     assert line["schema"] == "zoomloc/answer/1" and line["truth"] == {"lat": 48.1, "lng": -1.7}
@@ -100,6 +102,9 @@ def test_a_probability_above_1_by_rounding_is_1() -> None:
         ({"posterior": []}, "sums to 0"),
         ({"truth": 7}, "wrong kind"),
         ({"made_by": []}, "wrong kind"),
+        ({"given": 7}, "wrong kind"),
+        ({"alternatives": [{"lat": "x"}]}, "wrong kind"),
+        ({"alternatives": [{"lat": 1.0}]}, "missing"),
         ({"probability": 7}, "probability"),
     ],
 )
@@ -132,19 +137,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
         write_answers([answer()], path / "below" / "a.jsonl")
 
 
-def test_geojson() -> None:
-    features = to_geojson([answer(truth=LatLng(48.2, -1.7), error_m=11_119.5), answer()])
-    assert features["type"] == "FeatureCollection"
-    kinds = [feature["properties"]["kind"] for feature in features["features"]]
-    assert kinds == ["answer", *["path"] * 3, "candidate", "truth", "error", "answer",
-                     *["path"] * 3, "candidate"]  # fmt: skip
-    first, _, _, leaf = features["features"][:4]
-    assert first["geometry"] == {"type": "Point", "coordinates": [-1.7, 48.1]}
-    assert first["properties"]["photo"] == "Übung/1.jpg"
-    ring = leaf["geometry"]["coordinates"][0]
-    assert leaf["properties"]["quadkey"] == LEAF.quadkey and ring[0] == ring[-1]
-    west, south, east, north = cell_of_quadkey(LEAF.quadkey).bounds
-    assert ring[0] == [west, south] and ring[2] == [east, north]
-    area = sum(a[0] * b[1] - b[0] * a[1] for a, b in zip(ring, ring[1:], strict=False))
-    assert area > 0  # counter-clockwise
-    json.dumps(features, allow_nan=False)
+def test_files_of_before_alternatives_are_read(tmp_path: Path) -> None:
+    line = answer().to_json()
+    del line["alternatives"], line["given"]
+    (tmp_path / "old.jsonl").write_text(json.dumps(line) + "\n", encoding="utf-8")
+    assert read_answers(tmp_path / "old.jsonl") == [answer()]

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zoomloc.belief.scores import bearing_off_deg
 from zoomloc.bench.entrants import ABLATIONS, ENTRANTS, entrants
 from zoomloc.bench.leaks import compare, disturb, markdown
 from zoomloc.bench.protocols import PRESETS, TownPlan, trials
 from zoomloc.bench.rows import read_rows
-from zoomloc.bench.scoring import Scores, _bearing_off, figures
+from zoomloc.bench.scoring import Scores, figures
 from zoomloc.bench.searching import compare_searches
 from zoomloc.bench.searching import markdown as search_table
 from zoomloc.config import load_config
@@ -270,9 +271,9 @@ def test_figures_hold_one_entry_a_photo(learnt, painted):
 
 
 def test_bearings_differ_the_short_way_round():
-    assert _bearing_off(350.0, 10.0) == pytest.approx(20)
-    assert _bearing_off(180.0, 0.0) == pytest.approx(180)
-    assert math.isnan(_bearing_off(None, 10.0)) and math.isnan(_bearing_off(10.0, None))
+    assert bearing_off_deg(350.0, 10.0) == pytest.approx(20)
+    assert bearing_off_deg(180.0, 0.0) == pytest.approx(180)
+    assert math.isnan(bearing_off_deg(None, 10.0)) and math.isnan(bearing_off_deg(10.0, None))
 
 
 def test_coarse_to_fine_is_compared_with_every_place(smoke, tmp_path):
@@ -293,3 +294,15 @@ def test_coarse_to_fine_is_compared_with_every_place(smoke, tmp_path):
                    "--out", str(tmp_path))  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "search.md").read_text() == done.stdout.rstrip("\n") + "\n"
+
+
+def test_ways_to_search_with_a_zoom_are_compared(smoke):
+    _, work, _ = smoke
+    (run,) = (work / "runs").glob("smoke-same-area-*-justzoomin-*")
+    (place,) = (work / "places").glob("town-*-split")
+    greedy, beam, first, every = compare_searches(run, [place])
+    assert greedy.name == "greedy" and greedy.less.value == 0
+    assert min(way.seconds for way in (greedy, beam, first, every)) > 0
+    assert every.seconds > greedy.seconds  # it opens every cell
+    table = search_table([greedy, beam, first, every])
+    assert "multiply-adds a photo |" not in table and table.count("| beam 8 |") == 1

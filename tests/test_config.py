@@ -24,6 +24,9 @@ from zoomloc.errors import ConfigError
         ("tiles.bounds=[7.0, 85.5, 8.0, 86.0]", "must be west, south"),
         ("train.betas=[0.9, 1.0]", "train.betas.1"),
         ("train.select_by=median_error_m", "train.select_by"),
+        ("split.group=camera", "split.group: input should be 'drive' or 'creator-day'"),
+        ("split.block_m=0", "split.block_m"),
+        ("split.buffer_m=-1", "split.buffer_m"),
     ],
 )
 def test_every_refusal_names_the_key(override, says):
@@ -63,6 +66,20 @@ def test_files_that_are_no_config_are_refused(tmp_path, text, says):
     path.write_text(text)
     with pytest.raises(ConfigError, match=says):
         load_config([path])
+
+
+def test_a_region_folder_is_a_config_unless_a_packaged_one_has_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("demo", "data/my-city"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "region.json").touch()
+    config = load_config(["data/my-city", "models/match"], ["split.group=creator-day"])
+    assert (config.name, str(config.data)) == ("my-city", "data/my-city")
+    assert (config.model.kind, config.split.group) == ("match", "creator-day")
+    assert load_config(["demo"]).town is not None
+    (tmp_path / "data/my-city/region.json").unlink()
+    with pytest.raises(ConfigError, match="a folder without region.json; 'zoomloc tiles"):
+        load_config(["data/my-city"])
 
 
 def test_a_missing_config_names_the_packaged_ones():

@@ -15,7 +15,7 @@ from zoomloc.locator import Locator, open_views
 from zoomloc.scorers.zooms import ZoomScorer
 from zoomloc.world.answers import Answer, read_answers
 from zoomloc.world.cells import LatLng, moved
-from zoomloc.world.photos import read_photos
+from zoomloc.world.photos import read_photos, write_photos
 
 SCHEMAS = Path(__file__).parent.parent / "zoomloc" / "world" / "schemas"
 HASH = "0123456789abcdef"
@@ -132,8 +132,29 @@ def test_evaluate_run_writes_report_and_answers(locator, small_config, photos, t
     save_checkpoint(tmp_path / "checkpoint-best.safetensors", weights, about)
     pool = Pool("random training photo", tuple(p.place for p in photos))
     out = tmp_path / "report.json"
-    report = evaluate_run(locator, tmp_path, photos, pool, PROTOCOL, HASH, out)
+    report, answers = evaluate_run(locator, tmp_path, photos, pool, PROTOCOL, HASH, out)
     assert json.loads(out.read_text()) == report
     jsonschema.validate(report, json.loads((SCHEMAS / "report.schema.json").read_text()))
     assert report["training"] == {"seconds": 3.2, "steps": 12, "photos_seen": 192}
     assert [a.photo for a in read_answers(tmp_path / "answers.jsonl")] == [p.id for p in photos]
+    assert [a.photo for a in answers] == [p.id for p in photos]
+
+
+def test_a_report_on_a_leaky_split_says_so(zoomloc, painted, tmp_path):
+    """Photos divided one by one: LEAKY in report.json and over the figures on the screen."""
+    table, out = tmp_path / "photos.parquet", tmp_path / "report.json"
+    write_photos(read_photos(painted / "photos.parquet"), table, "sequence-disjoint")
+    asked = ("evaluate", "--region", painted, "--photos", table, "--json", out, "--quiet")
+    for by, protocol, leaky in (
+        ("image", "random-image", True),
+        ("sequence", "sequence-disjoint", False),
+    ):
+        code, _, err = zoomloc("split", table, "--by", by, "--test", 0.02, "--quiet")
+        assert code == 0, err
+        code, shown, err = zoomloc(*asked)
+        assert code == 0, err
+        report = json.loads(out.read_text())
+        jsonschema.validate(report, json.loads((SCHEMAS / "report.schema.json").read_text()))
+        assert report["protocol"]["split"] == protocol
+        assert report.get("reading", "").startswith("LEAKY: neighbours of test photos") == leaky
+        assert f"{protocol}, all-cells" in shown and ("LEAKY" in shown) == leaky

@@ -89,6 +89,8 @@ def test_a_report_and_a_config_tell_their_main_figures(tmp_path):
     }
     (tmp_path / "report.json").write_text(json.dumps(report))
     assert "600 photos, R@50m 40.0% (30.0% – 50.0%)" in told(tmp_path / "report.json")
+    (tmp_path / "report.json").write_text(json.dumps(report | {"reading": "LEAKY: so it is"}))
+    assert told(tmp_path / "report.json").endswith("\n  LEAKY: so it is")
     (tmp_path / "c.yaml").write_text("name: mine\ndata: data/mine\nmodel: {width: 64, heads: 4}\n")
     text = told(tmp_path / "c.yaml")
     assert "config mine" in text and "data/mine" in text and "width 64" in text

@@ -195,6 +195,30 @@ def test_a_refusal_is_not_asked_again(tmp_path):
         assert len(server.asked) == len(CELLS)
 
 
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [("", "takes no connection; check the address"), ("no-such-host.invalid", "check the network")],
+)
+def test_a_server_that_was_never_reached_is_not_asked_again(host, told):
+    with serving(served) as server:
+        address = f"http://{host}" if host else server.address
+    begun = time.monotonic()
+    with Web(Manners(retries=5)) as web, pytest.raises(NoAnswer, match=told) as caught:
+        web.get(address, "tile 1")
+    assert caught.value.unreached and str(caught.value).startswith("tile 1: cannot be reached: it")
+    assert time.monotonic() - begun < 5
+
+
+def test_a_server_that_is_gone_in_between_is_asked_again():
+    with Web(Manners(retries=2, first_wait_s=0.01)) as web:
+        closing = Answer(b"here", headers={"Connection": "close"})
+        with serving(lambda asked: closing) as server:
+            assert web.get(server.address, "tile 1") == b"here"
+        with pytest.raises(NoAnswer, match="no whole answer .*, asked 3 times") as caught:
+            web.get(server.address, "tile 2")
+    assert not caught.value.unreached
+
+
 def test_ground_that_a_server_does_not_have_stays_empty(tmp_path):
     def handler(asked):
         gone = cell_of(asked.path) in (CELLS[0], CELLS[7])

@@ -7,6 +7,7 @@ import pytest
 import torch
 from test_match_scorer import match_config, photos
 
+from zoomloc.belief.priors import Heading
 from zoomloc.checkpoint import build_model
 from zoomloc.errors import PhotoError
 from zoomloc.locator import open_views
@@ -58,6 +59,19 @@ def test_a_photo_is_found_where_it_was_known_to_be(scorer):
     best = logits.permute(1, 0, 2)  # (B, N, J)
     for i, heading in enumerate((0, 2, 3, 6)):  # of 8 headings
         assert divmod(int(best[i].argmax()), 4) == (heading, i)
+
+
+@torch.inference_mode()
+def test_a_known_heading_counts_against_known_photos_too(scorer):
+    row, column = covered_cell(scorer)
+    heading = Heading(90.0, 20.0)
+    known = with_known(scorer, [Placed(photos()[0], place_of(scorer, row, column), 10.0)])
+    shown = [dataclasses.replace(one, heading=heading) for one in photos()]
+    lattice = known.known.lattice
+    off = (known._compared(known._looks(part), lattice) for part in (shown, photos()))
+    wanted = heading.log_share(np.arange(8) * 45.0)
+    found = torch.sub(*off)
+    np.testing.assert_allclose(found[:, 1, 0].numpy(), wanted, atol=1e-4)
 
 
 def test_cells_of_known_photos_are_mixed_and_others_left_alone(scorer):

@@ -1,5 +1,6 @@
 """The match as a scorer: chunks and strips do not show, unknown lenses are averaged over."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 import torch
 from interrupted import trained_both_ways
 
+from zoomloc.belief.priors import Heading
 from zoomloc.checkpoint import build_model
 from zoomloc.config import load_config
 from zoomloc.locator import Query, open_views
@@ -118,6 +120,69 @@ def test_sharpening_stays_near_and_gives_a_bearing(scorer):
     found, bearing_deg, spread_deg = scorer.sharpened(state, 1, place)
     assert distance_m(found, place) <= 16 * math.sqrt(2) + 6
     assert 0 <= bearing_deg < 360 and 0 <= spread_deg <= 180
+
+
+def looking(shown, *headings):
+    """Photos with what is known of their headings."""
+    return [dataclasses.replace(p, heading=h) for p, h in zip(shown, headings, strict=True)]
+
+
+@pytest.mark.parametrize("fov_deg", [70.0, None], ids=["a lens", "an unknown lens"])
+@torch.inference_mode()
+def test_a_known_heading_is_a_prior_of_headings_at_every_place(scorer, fov_deg):
+    """Each photo has its own, and one without is as it was."""
+    bearings = np.arange(8) * 45.0
+    plain = photos(3, fov_deg)
+    known = looking(plain, Heading(90.0, 20.0), None, Heading(300.0, 60.0))
+    places = torch.arange(20), torch.arange(20) // 2
+    before, after = (scorer._logits(scorer._looks(part), *places) for part in (plain, known))
+    for photo, shown in enumerate(known):
+        wanted = np.zeros(8) if shown.heading is None else shown.heading.log_share(bearings)
+        off = (after - before)[:, photo].numpy()
+        np.testing.assert_allclose(off, np.repeat(wanted[:, None], 20, 1), atol=1e-4)
+    only = scorer._looks(known).only(2)
+    torch.testing.assert_close(scorer._logits(only, *places)[:, 0], after[:, 2], atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("refined", [1.0, 0.3])
+@torch.inference_mode()
+def test_cells_are_likely_as_far_as_a_known_heading_fits(scorer, refined):
+    """Sums over headings by hand, from the logits of the fine places of some cells."""
+    scorer.refined = refined
+    (known,) = looking(photos(1), Heading(90.0, 20.0))
+    leaves = scorer.leaves(scorer.start([known]))[0]
+    every = scorer._everywhere(scorer._looks([known]))[0]
+    rows, columns = (torch.arange(n) for n in every.shape)
+    logits = scorer._logits(scorer._looks(photos(1)), *matches._grid(rows, columns))[:, 0]
+    weight = torch.from_numpy(Heading(90.0, 20.0).log_share(np.arange(8) * 45.0)).float()
+    wanted = (logits + weight[:, None]).logsumexp(0).view_as(every)
+    same = (every - wanted).abs() < 0.03
+    assert same.all() if refined == 1 else 0.02 < same.float().mean() < 1
+    present = scorer.views.coverage.leaves
+    by_hand = scorer._in_cells(every[None])[0]
+    np.testing.assert_allclose(leaves[present], by_hand[present], atol=1e-6)
+
+
+def test_a_heading_that_may_be_any_changes_nothing_and_none_costs_nothing(scorer):
+    any_ = looking(photos(), *[Heading(10.0, 180.0)] * 3)
+    assert scorer._looks(photos()).headings is None
+    before, after = (scorer.leaves(scorer.start(part)) for part in (photos(), any_))
+    present = scorer.views.coverage.leaves
+    np.testing.assert_allclose(after[:, present], before[:, present], atol=1e-5)
+
+
+@pytest.mark.parametrize("is_round", [False, True])
+def test_sharpening_turns_to_a_known_heading(scorer, is_round):
+    row, column = np.argwhere(scorer.views.coverage.leaves)[40].tolist()
+    place = scorer.views.region.cell(scorer.views.region.zooms, row, column).center
+    plain = photos(1, 360.0 if is_round else 70.0)
+    if is_round:
+        plain = [dataclasses.replace(plain[0], projection="equirectangular")]
+    for bearing_deg in (0.0, 135.0, 270.0):
+        known = looking(plain, Heading(bearing_deg, 10.0))
+        _, found_deg, spread_deg = scorer.sharpened(scorer.start(known), 0, place)
+        assert abs((found_deg - bearing_deg + 180) % 360 - 180) < 25
+        assert spread_deg < scorer.sharpened(scorer.start(plain), 0, place)[2]
 
 
 def test_bearings_are_circular_means():

@@ -8,6 +8,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
@@ -389,6 +390,16 @@ def test_a_fault_that_stays_is_an_error_and_what_came_is_kept(tmp_path):
         before = len(server.asked)
         assert len(read(server, tmp_path, retries=0)) == 4
         assert len(server.asked) == before + 1, "only what is missing is asked for"
+
+
+def test_without_a_network_the_error_comes_at_once(tmp_path):
+    """No box is quartered and nothing is waited for where no request got through."""
+    with serving(MadeUp([])) as server:
+        pass
+    begun = time.monotonic()
+    with pytest.raises(PhotoError, match="/search in .*: cannot be reached: .*check the address"):
+        read(server, tmp_path, retries=5)
+    assert time.monotonic() - begun < 5
 
 
 def test_small_pictures_are_thumbnails(tmp_path):

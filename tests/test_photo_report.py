@@ -113,7 +113,7 @@ def test_a_split_that_leaks_is_named_so(tmp_path: Path) -> None:
     for protocol, leaky in (("random-image", True), ("sequence-disjoint", False), (None, False)):
         write_photos(photos, tmp_path / "photos.parquet", protocol)
         _, seen = report(tmp_path / "photos.parquet")
-        assert ("leaky: neighbours of test photos" in seen.text) == leaky
+        assert ("LEAKY: neighbours of test photos" in seen.text) == leaky
         assert (protocol or "protocol not stated") in seen.text
 
 

@@ -1,5 +1,6 @@
 """A photo table written row group by row group is the table that is written at once."""
 
+import tracemalloc
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,6 +66,35 @@ def test_an_id_that_comes_twice_leaves_the_table_of_before(tmp_path, monkeypatch
     with pytest.raises(PhotoError, match="1 ids occur twice"):
         written(table, [photo(i % 9, tmp_path) for i in range(10)])
     assert table.read_bytes() == before and not list(tmp_path.glob(".*"))
+
+
+def test_photos_left_out_are_written_as_they_come(tmp_path, monkeypatch):
+    """In their order, in row groups; beyond many reasons only the commonest are told apart."""
+    monkeypatch.setattr(module, "ROWS", 8)
+    monkeypatch.setattr(module, "MOST_REASONS", 3)
+    left_out = [Skipped(f"{i}.jpg", "too far" if i % 2 else f"{i} m apart") for i in range(30)]
+    with photo_writer(tmp_path / "a.parquet") as writer:
+        writer.add(photo(1, tmp_path))
+        for one in left_out:
+            writer.leave_out(one)
+        writer.finish()
+        assert writer.reasons["too far"] == 15 and writer.reasons[module.OTHERS] == 13
+        assert sum(writer.reasons.values()) == 30 and len(writer.reasons) == 4
+    assert read_skipped(tmp_path / "skipped.parquet") == left_out
+    assert pq.ParquetFile(tmp_path / "skipped.parquet").metadata.num_row_groups == 4
+
+
+def test_photos_left_out_take_no_more_memory_when_there_are_more(tmp_path):
+    def peak_mb(count: int) -> float:
+        skipped = (Skipped(f"folder/of/pictures/{i}.jpg", f"reason {i}") for i in range(count))
+        tracemalloc.start()
+        written(tmp_path / "a.parquet", [photo(1, tmp_path)], skipped)
+        peak = tracemalloc.get_traced_memory()[1] / 1e6
+        tracemalloc.stop()
+        return peak
+
+    peak_mb(10)  # imports
+    assert peak_mb(150_000) - peak_mb(30_000) < 1  # all rows would take 30 MB
 
 
 def test_no_photo_and_impossible_photos_are_refused(tmp_path):

@@ -14,7 +14,7 @@ from test_answers import answer
 from test_photos import varied
 
 import zoomloc.world
-from zoomloc.world.answers import write_answers
+from zoomloc.world.answers import Alternative, write_answers
 from zoomloc.world.cells import LatLng
 from zoomloc.world.photos import write_photos
 from zoomloc.world.region import cover
@@ -99,7 +99,10 @@ def test_region_json(tmp_path: Path) -> None:
 
 def test_answer_lines(tmp_path: Path) -> None:
     write_answers(
-        [answer(), answer(truth=LatLng(48.2, -1.7), error_m=5.0, evidence=None)],
+        [
+            answer(alternatives=(Alternative(48.11, -1.7, 0.2),), given={"heading": "90° ± 20°"}),
+            answer(truth=LatLng(48.2, -1.7), error_m=5.0, evidence=None),
+        ],
         tmp_path / "answers.jsonl",
     )
     text = (tmp_path / "answers.jsonl").read_text(encoding="utf-8")
@@ -120,11 +123,15 @@ def test_answer_lines(tmp_path: Path) -> None:
         {"truth": {"lat": 1, "lng": 2}},  # without error_m
         {"truth": [1, 2], "error_m": 3.0},
         {"made_by": {"author": "x"}},
+        {"alternatives": [{"lat": 48.1, "lng": -1.7}]},  # without probability
+        {"given": {"hearsay": "x"}},
         {"other": 1},
     ):
         assert not accepts("answer", {**line, **change}), change
     for key in line:
-        assert not accepts("answer", {k: v for k, v in line.items() if k != key}), key
+        without = {k: v for k, v in line.items() if k != key}
+        is_later = key in ("alternatives", "given", "agreement")  # older files have none
+        assert accepts("answer", without) == is_later, key
 
 
 def test_photo_rows(tmp_path: Path) -> None:

@@ -447,6 +447,20 @@ def test_the_audit_compares_pictures_of_other_days(tmp_path: Path) -> None:
     assert found.across["train - test"].alike == 0 and found.pictures == 2
 
 
+def test_no_pair_that_could_look_alike_is_told_as_none(tmp_path: Path) -> None:
+    """Pictures were asked for, and none had to be opened: that is 0, not unknown."""
+    photos = [
+        photo(split, split, moved(PLACE, 0, 200 * k), BEGAN, split=split)
+        for k, split in enumerate(("train", "val", "test"))
+    ]
+    write_photos(photos, tmp_path / "photos.parquet", "sequence-disjoint")
+    found = audit_table(tmp_path / "photos.parquet", pictures=True)
+    assert [one.alike for one in found.across.values()] == [0, 0, 0] and found.pictures == 0
+    told = "\n".join(found.lines())
+    assert "not looked at" not in told and "0 pictures were looked at" in told
+    assert "not looked at" in "\n".join(audit_table(tmp_path / "photos.parquet").lines())
+
+
 def test_audit_and_plot_by_the_command(zoomloc, tmp_path: Path) -> None:
     table = tmp_path / "photos.parquet"
     write_photos(town(), table)
@@ -469,7 +483,7 @@ def test_audit_and_plot_by_the_command(zoomloc, tmp_path: Path) -> None:
     )  # fmt: skip
     assert json.loads(out)["to_train"]["quantiles_m"]["min"] > 60
     code, _, err = zoomloc("split", table, "--group", "camera")
-    assert code == 2 and "known are drive, creator-day" in err
+    assert code == 2 and "split.group: input should be 'drive' or 'creator-day'" in err
 
 
 def test_nothing_to_plot(table: Path, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from zoomloc.belief.calibration import Calibration
 from zoomloc.config import Config, EncoderConfig, ModelConfig, parse_config
 from zoomloc.errors import CheckpointError, ConfigError, RegionError
 from zoomloc.model.encoders import EncoderSpec, architecture_of
@@ -47,6 +48,7 @@ class Explained:
     attribution: tuple[str, ...] = ()
     licence: str = ""
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)  # encoders_of the network
+    calibration: Calibration | None = None  # None: its probabilities are as the network gives them
 
 
 Network = ZoomModel | Towers | MatchModel | ResidualZoom
@@ -169,6 +171,12 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], explained: Explained
             for k, v in tensors.items()
         }
         temporary.write_bytes(save(apart))
+    write_explained(path, explained)
+
+
+def write_explained(path: Path, explained: Explained) -> None:
+    """Write the JSON beside weights that are there, atomically."""
+    known = explained.calibration
     write_json(
         path.with_suffix(".json"),
         {
@@ -184,13 +192,15 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], explained: Explained
             "attribution": list(explained.attribution),
             "licence": explained.licence,
             "encoders": explained.encoders,
-        },
+        }
+        | ({} if known is None else {"calibration": known.to_json()}),
     )
 
 
 def load_explained(path: Path) -> Explained:
     """The JSON beside the weights. Raises CheckpointError."""
     data = read_json(path.with_suffix(".json"), SCHEMA, CheckpointError)
+    known = data.get("calibration")
     try:
         return Explained(
             config=parse_config(data["config"], f"{path.with_suffix('.json')}"),
@@ -204,6 +214,11 @@ def load_explained(path: Path) -> Explained:
             attribution=tuple(data["attribution"]),
             licence=str(data["licence"]),
             encoders={side: dict(built) for side, built in data.get("encoders", {}).items()},
+            calibration=(
+                None
+                if known is None
+                else Calibration.from_json(known, f"{path.with_suffix('.json')}")
+            ),
         )
     except (AttributeError, KeyError, TypeError, ValueError, ConfigError, RegionError) as error:
         raise CheckpointError(

@@ -9,19 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
+from zoomloc.belief.alternatives import alternatives
+from zoomloc.belief.calibration import Calibration
 from zoomloc.belief.posterior import Posterior
 from zoomloc.belief.priors import Heading, Prior
+from zoomloc.belief.reweigh import even_over, joined, on_leaves, under
 from zoomloc.belief.search import SearchPlan, greedy_paths, search
 from zoomloc.checkpoint import Explained, best_checkpoint, load_explained, load_model
 from zoomloc.config import Config, SearchConfig
 from zoomloc.errors import CheckpointError, RegionError
 from zoomloc.index import RegionViews
-from zoomloc.scorers import scorer_of, searching, with_index
+from zoomloc.scorers import scorer_of, searching, with_elsewhere, with_index
 from zoomloc.scorers.shown import Shown
-from zoomloc.world.answers import Answer, Candidate
-from zoomloc.world.cells import LatLng, distance_m
+from zoomloc.world.answers import Alternative, Answer, Candidate
+from zoomloc.world.cells import Floats, LatLng, distance_m
 from zoomloc.world.coverage import Coverage
 from zoomloc.world.files import sha256_of
 from zoomloc.world.images import load_fitted
@@ -50,15 +54,31 @@ class Query:
         """A photo of a photo table, under its id."""
         return cls(photo.id, photo.path, photo.truth, photo.fov_deg, photo.projection)
 
+    def given(self) -> dict[str, str]:
+        """What is known before the photo is looked at, in words."""
+        place, heading = self.prior, self.heading
+        told = {} if place is None else {"place": place.described()}
+        if heading is not None:
+            told["heading"] = f"{heading.bearing_deg:g}° ± {heading.within_deg:g}°"
+        return told
+
 
 @dataclass(frozen=True)
 class Found:
-    """What is concluded of one photo: belief, the best place, and the heading where known."""
+    """What is concluded of one photo: belief, the best place, and the heading where known.
+
+    ``better_here``: what the scorer says of this ground against other ground. ``evidence``:
+    log-odds that the photo is from here, with what was given; ``agreement``: its part that tells
+    how well photo and what was given of its place go together.
+    """
 
     posterior: Posterior
     place: LatLng
     bearing_deg: float | None = None
     bearing_spread_deg: float | None = None
+    better_here: float | None = None
+    evidence: float | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +92,7 @@ class Locator:
     photo_px: tuple[int, int]
     search: SearchConfig
     made_by: dict[str, str]
+    calibration: Calibration = Calibration()
 
     @classmethod
     def load(
@@ -104,12 +125,16 @@ class Locator:
             "config": config_hash(explained.config),
             "imagery_date": str(views.pyramid.metadata.get("capture_date") or ""),
         }
+        if explained.calibration is not None:
+            made_by["calibration"] = explained.calibration.digest()
         scorer = scorer_of(model, views, explained.config.search, use_place=at_home)
+        scorer = with_elsewhere(with_index(scorer, folder, made_by), run, made_by)
         return cls(
-            with_index(scorer, folder, made_by),
+            scorer,
             explained.config.model.photo_px,
             explained.config.search,
             made_by,
+            explained.calibration or Calibration(),
         )
 
     @property
@@ -129,30 +154,107 @@ class Locator:
     def shown(self, query: Query) -> Shown:
         """A photo as the model sees it. Raises PhotoError where it cannot be read."""
         picture = load_fitted(query.path, *self.photo_px)
-        return Shown(picture, query.fov_deg, query.projection)
+        return Shown(picture, query.fov_deg, query.projection, query.heading)
 
-    def find(self, photos: Sequence[Shown]) -> list[Found]:
-        """Belief and best place of photos that already have the model's shape."""
+    def find(
+        self, photos: Sequence[Shown], priors: Sequence[Prior | None] | None = None
+    ) -> list[Found]:
+        """Belief and best place of photos that already have the model's shape.
+
+        priors: of each photo, what is known of its place; none where None.
+        """
         coverage = self.scorer.views.coverage
-        plan = SearchPlan(method=self.search.method, beam=self.search.beam, bound=self.search.bound)
+        ratios = _ratios(priors, coverage)
         state = self.scorer.start(photos)
-        posteriors = search(self.scorer, photos, coverage, plan, state)
+        posteriors = search(self.scorer, photos, coverage, self._plan, state, ratios)
+        own: list[Floats | None] = [None] * len(photos)
+        if priors is not None and ratios is not None:  # without a prior beside others: none either
+            own = [r if prior else None for prior, r in zip(priors, ratios, strict=True)]
+        found = self._concluded(state, posteriors, own)
         if self.search.answer == "cell":  # the paper's way: the greedy cells' centres
             paths = greedy_paths(self.scorer, photos, coverage)
-            ends = [path[-1].center for path in paths]
-            return [Found(p, end) for p, end in zip(posteriors, ends, strict=True)]
-        return [self._best(state, i, posterior) for i, posterior in enumerate(posteriors)]
+            return [replace(f, place=p[-1].center) for f, p in zip(found, paths, strict=True)]
+        return [self._closer(state, i, one) for i, one in enumerate(found)]
 
-    def _best(self, state: Any, photo: int, posterior: Posterior) -> Found:
-        """The Bayes point, and what a closer look there says."""
-        place = posterior.best_point(DISC_M)
-        return Found(posterior, *self.scorer.sharpened(state, photo, place))
+    @property
+    def _plan(self) -> SearchPlan:
+        return SearchPlan(method=self.search.method, beam=self.search.beam, bound=self.search.bound)
+
+    def _concluded(
+        self, state: Any, posteriors: Sequence[Posterior], ratios: Sequence[Floats | None]
+    ) -> list[Found]:
+        """Belief that may be trusted, under what is known before, and the best place of it."""
+        raw = self.scorer.evidence(state)
+        found = []
+        for i, (posterior, ratio) in enumerate(zip(posteriors, ratios, strict=True)):
+            better = None if raw is None else float(raw[i])
+            belief, agreement = self.calibration.believed(posterior), None
+            evidence = self.calibration.evidence(better)
+            if ratio is not None:
+                belief, agreement = under(belief, ratio)
+                evidence = agreement + (evidence or 0.0)
+            place = belief.best_point(DISC_M)
+            found.append(
+                Found(belief, place, better_here=better, evidence=evidence, agreement=agreement)
+            )
+        return found
+
+    def _closer(self, state: Any, photo: int, found: Found) -> Found:
+        """What a closer look at the Bayes point says."""
+        place, bearing_deg, spread_deg = self.scorer.sharpened(state, photo, found.place)
+        return replace(found, place=place, bearing_deg=bearing_deg, bearing_spread_deg=spread_deg)
+
+    def together(self, queries: Sequence[Query]) -> Answer:
+        """One answer for several photos of one place, whatever their headings.
+
+        p(c | x1..xn) is proportional to p0(c) times the product of (p(c | xi) / p0(c)) ** alpha;
+        what is known of places without a photo counts once. The first photo's prior holds.
+        Raises PhotoError for an unreadable photo.
+        """
+        coverage = self.scorer.views.coverage
+        photos = [self.shown(query) for query in queries]
+        ratios = _ratios([queries[0].prior], coverage)
+        state = self.scorer.start(photos)
+        posteriors = search(self.scorer, photos, coverage, self._plan, state, ratios)
+        single = self._concluded(state, posteriors, [None] * len(photos))
+        alpha = self.calibration.alpha if len(queries) > 1 else 1.0
+        belief = joined(
+            np.stack([on_leaves(f.posterior, coverage) for f in single]),
+            self.place_prior(),
+            alpha,
+            coverage,
+        )
+        told = [f.evidence for f in single if f.evidence is not None]
+        evidence = alpha * sum(told) if told else None
+        found = Found(belief, belief.best_point(DISC_M), evidence=evidence)
+        if ratios is not None:
+            belief, agreement = under(belief, ratios[0])
+            found = Found(
+                belief,
+                belief.best_point(DISC_M),
+                evidence=agreement + (evidence or 0.0),
+                agreement=agreement,
+            )
+        name = " + ".join(query.name for query in queries)
+        whole = replace(queries[0], name=name)
+        photo = hashlib.sha256(
+            "".join(sha256_of(query.path) for query in queries).encode()
+        ).hexdigest()[:16]
+        return self.answer(whole, found, {"photo": photo, **self.made_by})
+
+    def place_prior(self) -> Floats:
+        """(rows, columns) log p0 of terminal cells."""
+        learned = self.scorer.place_prior()
+        if learned is None:
+            return even_over(self.scorer.views.coverage)
+        return np.asarray(learned)
 
     def each(self, queries: Sequence[Query], at_once: int = 128) -> Iterator[tuple[Query, Found]]:
         """What is found for each query, in order. Raises PhotoError for an unreadable photo."""
         for start in range(0, len(queries), at_once):
             part = queries[start : start + at_once]
-            yield from zip(part, self.find([self.shown(q) for q in part]), strict=True)
+            priors = [query.prior for query in part]
+            yield from zip(part, self.find([self.shown(q) for q in part], priors), strict=True)
 
     def answers(self, queries: Sequence[Query], hash_photos: bool = True) -> Iterator[Answer]:
         """One Answer for each query, in order. Raises PhotoError for an unreadable photo."""
@@ -170,8 +272,8 @@ class Locator:
             lat=place.lat,
             lng=place.lng,
             probability=probability,
-            radius50_m=posterior.radius_holding(place, 0.5),
-            radius90_m=posterior.radius_holding(place, 0.9),
+            radius50_m=posterior.radius_holding(place, self.calibration.share50),
+            radius90_m=posterior.radius_holding(place, self.calibration.share90),
             bearing_deg=found.bearing_deg,
             bearing_spread_deg=found.bearing_spread_deg,
             path=tuple(cell.quadkey for cell in self.region.path(place)),
@@ -183,13 +285,28 @@ class Locator:
                 (cell.quadkey, mass)
                 for cell, mass in zip(kept.cells, kept.mass.tolist(), strict=True)
             ),
-            evidence=None,
+            evidence=found.evidence,
+            agreement=found.agreement,
             unknown=probability < self.search.unknown_below,
-            not_here=False,
+            not_here=self.calibration.is_elsewhere(found.evidence),
             truth=query.truth,
             error_m=None if query.truth is None else distance_m(place, query.truth),
             made_by=made_by,
+            alternatives=tuple(
+                Alternative(*there, mass)
+                for there, mass in alternatives(posterior, place, self.search.right_within_m)
+            ),
+            given=query.given(),
         )
+
+
+def _ratios(priors: Sequence[Prior | None] | None, coverage: Coverage) -> Floats | None:
+    """(B, rows, columns) log r / p0 of each photo, 0 where nothing is known; None if of none."""
+    if priors is None or all(prior is None for prior in priors):
+        return None
+    known = {prior: prior.log_ratio(coverage) for prior in priors if prior is not None}
+    nothing = np.zeros(coverage.leaves.shape)
+    return np.stack([nothing if prior is None else known[prior] for prior in priors])
 
 
 def open_views(folder: Path, config: Config, imagery: Path | None = None) -> RegionViews:

@@ -19,7 +19,15 @@ from shapely.geometry.base import BaseGeometry
 
 from data_prep.imagery.grids import once_round
 from data_prep.imagery.rasters import Raster, Reading, inspected
-from data_prep.imagery.web import AGAIN, LONGEST_WAIT_S, USER_AGENT, Manners, Web, filled
+from data_prep.imagery.web import (
+    AGAIN,
+    LONGEST_WAIT_S,
+    USER_AGENT,
+    Manners,
+    Web,
+    filled,
+    unreachable,
+)
 from zoomloc.config.imagery import StacSource
 from zoomloc.errors import ConfigError, ImageryError
 
@@ -108,11 +116,7 @@ def _searched(source: StacSource, ground: BaseGeometry) -> list[dict[str, Any]]:
         found = list(islice(_items(source, once), source.most + 1))
         wanted = [item for item in map(_checked, found) if _is_wanted(item, source, once)]
     except (APIError, STACError, STACTypeError, ShapelyError, *GARBLED) as error:
-        status = getattr(error, "status_code", None)
-        said = f"answers {status}" if status else f"gives no STAC answer ({type(error).__name__})"
-        raise ImageryError(
-            f"{source.url}: {said}; check the address and the key, if it needs one, then run again"
-        ) from error
+        raise ImageryError(f"{source.url}: {_said(error)}") from error
     if len(found) > source.most:
         raise ImageryError(
             f"{source.url}: more than {source.most:,} items; take less ground or fewer days, "
@@ -126,10 +130,22 @@ def _searched(source: StacSource, ground: BaseGeometry) -> list[dict[str, Any]]:
     return wanted
 
 
+def _said(error: Exception) -> str:
+    """What a failed search comes down to, and what may mend it."""
+    unreached = unreachable(error)
+    if unreached is not None:
+        return f"{unreached}, then run again"
+    status = getattr(error, "status_code", None)
+    said = f"answers {status}" if status else f"gives no STAC answer ({type(error).__name__})"
+    return f"{said}; check the address and the key, if it needs one, then run again"
+
+
 def _items(source: StacSource, ground: BaseGeometry) -> Iterator[dict[str, Any]]:
     """What a search finds, or what a catalog that cannot search holds of it."""
-    reader, url = _reader(source), filled(source.url)
-    document = reader.read_json(url)
+    url = filled(source.url)
+    # what takes no connection at first will take none a minute later
+    document = _reader(source, connect=0).read_json(url)
+    reader = _reader(source)
     if _links(document, "search"):
         yield from _asked(reader, url, document, source, ground)
     elif _links(document, "items"):
@@ -141,8 +157,8 @@ def _items(source: StacSource, ground: BaseGeometry) -> Iterator[dict[str, Any]]
         yield from _walked(reader, document["type"], source, ground)
 
 
-def _reader(source: StacSource) -> Any:
-    """What asks servers, as patiently as the source says."""
+def _reader(source: StacSource, connect: int | None = None) -> Any:
+    """What asks servers, as patiently as the source says; ``connect``: tries to reach them."""
     from pystac_client.stac_api_io import StacApiIO
     from urllib3.response import BaseHTTPResponse
     from urllib3.util.retry import Retry
@@ -154,6 +170,7 @@ def _reader(source: StacSource) -> Any:
 
     patience = Patience(
         source.retries,
+        connect=connect,
         backoff_factor=1,
         status_forcelist=AGAIN,
         allowed_methods=None,

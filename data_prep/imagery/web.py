@@ -4,8 +4,10 @@ Knows nothing of tiles, of layers or of what an answer means.
 """
 
 import email.utils
+import errno
 import os
 import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -51,11 +53,12 @@ class NoAnswer(ImageryError):
     """A server did not give what it was asked for, after all repetitions.
 
     ``status`` is that of a refusal; None where asking again was all that could be done.
+    ``unreached``: no request has reached the server yet, so that others will not either.
     """
 
-    def __init__(self, why: str, status: int | None = None) -> None:
+    def __init__(self, why: str, status: int | None = None, unreached: bool = False) -> None:
         super().__init__(why)
-        self.status = status
+        self.status, self.unreached = status, unreached
 
 
 def filled(template: str) -> str:
@@ -82,6 +85,7 @@ class Web:
             headers=headers, timeout=manners.timeout_s, limits=limits, follow_redirects=True
         )
         self._turn, self._next_s = threading.Lock(), 0.0
+        self._reached = False  # whether any request got through to the server
 
     def __enter__(self) -> "Web":
         return self
@@ -116,7 +120,8 @@ class Web:
         try:
             return ask(self._once, address, told, check, refusal)
         except _Again as error:
-            raise NoAnswer(f"{told}: {error}, asked {self.manners.retries + 1} times") from None
+            why = f"{told}: {error}, asked {self.manners.retries + 1} times"
+            raise NoAnswer(why, unreached=not self._reached) from None
 
     def state(self, address: str, told: str) -> str:
         """What tells a file's content from later ones: length and the server's mark of it.
@@ -139,6 +144,7 @@ class Web:
         self._wait_for_turn()
         try:
             with self._client.stream("GET", address) as answer:
+                self._reached = True
                 if answer.status_code in NOT_THERE:
                     return None
                 status = answer.status_code
@@ -152,11 +158,15 @@ class Web:
                     raise NoAnswer(f"{told}: answers {status}{_hint(answer)}", status)
                 body = self._body(answer, told)
                 kind = answer.headers.get("content-type", "")
-        except httpx2.TimeoutException:
+        except httpx2.TimeoutException as error:
+            self._reached |= not isinstance(error, httpx2.ConnectTimeout)
             raise _Again(f"no answer within {self.manners.timeout_s:g} s") from None
         except httpx2.InvalidURL:
             raise NoAnswer(f"{told}: is no address") from None
         except httpx2.HTTPError as error:  # its text may hold the address
+            why = unreachable(error)
+            if why is not None and not self._reached:
+                raise NoAnswer(f"{told}: {why}", unreached=True) from None
             raise _Again(f"no whole answer ({type(error).__name__})") from None
         wrong = None if check is None else check(kind, body)
         if wrong is not None:
@@ -191,6 +201,21 @@ class Web:
         asked_s = error.wait_s if isinstance(error, _Again) else None
         usual_s = self.manners.first_wait_s * 2.0 ** (state.attempt_number - 1)
         return min(usual_s if asked_s is None else asked_s, LONGEST_WAIT_S)
+
+
+def unreachable(error: BaseException | None) -> str | None:
+    """Why nothing can be reached, where that is what lies below an error: no use to ask again."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, socket.gaierror):
+            return "cannot be reached: its name is not found; check the network and the address"
+        if isinstance(error, ConnectionRefusedError):
+            return "cannot be reached: it takes no connection; check the address"
+        if isinstance(error, OSError) and error.errno in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            return "cannot be reached: no way leads to it; check the network"
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _retry_after_s(answer: httpx2.Response) -> float | None:

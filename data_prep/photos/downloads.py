@@ -20,7 +20,7 @@ from typing import Any, Protocol, TypeVar
 
 from data_prep.imagery.web import NoAnswer
 from data_prep.photos.asked import Box, Entry, Wanted
-from data_prep.photos.reading import Found, Task
+from data_prep.photos.reading import Found, NothingThere, Task
 from zoomloc.config.photos import ServedPhotos
 from zoomloc.errors import OutputError, PhotoError
 from zoomloc.world.files import written_whole
@@ -87,8 +87,8 @@ class Server(Protocol):
 def read_served(server: Server, task: Task) -> Found:
     """Find and fetch the photos of a region, then give them by sequence, time and id.
 
-    Raises PhotoError where there is no region, none or too many are found, or some did not come;
-    OutputError where the disk is full.
+    Raises NothingThere where none is found, PhotoError where there is no region, too many are
+    found or some did not come, OutputError where the disk is full.
     """
     if task.ground is None:
         raise PhotoError(
@@ -103,7 +103,7 @@ def read_served(server: Server, task: Task) -> Found:
         total = store.count(wanted)
         if total == 0:
             store.forget_boxes()  # there may be some next time
-            raise PhotoError(
+            raise NothingThere(
                 f"{server.url}: no photo in the region{_dates_told(server.plan)}; look at its map "
                 "in a browser, then take other ground, other days or another source"
             )
@@ -177,8 +177,10 @@ def _search(server: Server, store: "Store", wanted: Wanted, count: int) -> None:
                 entries = future.result()
             except NoAnswer as error:
                 silent += 1
-                if is_refused(error) or box.depth >= DEEPEST_SILENT or silent >= HOPELESS_BOXES:
-                    raise PhotoError(f"{error}; what came is kept, run again") from error
+                gone = is_refused(error) or error.unreached or silent >= HOPELESS_BOXES
+                if gone or box.depth >= DEEPEST_SILENT:
+                    kept = "" if error.unreached else "; what came is kept, run again"
+                    raise PhotoError(f"{error}{kept}") from error
                 entries = None
             else:
                 silent = 0

@@ -74,16 +74,31 @@ def read_folder(
         creator=creator,
         default_position_error_m=default_position_error_m,
     )
-    photos: list[Photo] = []
-    skipped: list[Skipped] = []
-    for one in read_folder_source(source, Task(out, None, workers, progress)):
-        photos.append(one) if isinstance(one, Photo) else skipped.append(one)
+    photos, skipped = _sorted_out(read_folder_source(source, Task(out, None, workers, progress)))
     if not photos:
         raise PhotoError(f"{folder}: {_why_none(skipped)}")
-    photos.sort(key=lambda photo: photo.id)
     table, skipped_table = out / "photos.parquet", out / "skipped.parquet"
     write_photos(photos, table)
-    write_skipped(sorted(skipped, key=lambda s: s.path), skipped_table)
+    write_skipped(skipped, skipped_table)
+    return _summary(photos, skipped, table, skipped_table, time.perf_counter() - began)
+
+
+def _sorted_out(found: Found) -> tuple[list[Photo], list[Skipped]]:
+    """Photos by id, and what cannot be one by path."""
+    photos: list[Photo] = []
+    skipped: list[Skipped] = []
+    for one in found:
+        photos.append(one) if isinstance(one, Photo) else skipped.append(one)
+    return sorted(photos, key=lambda photo: photo.id), sorted(skipped, key=lambda s: s.path)
+
+
+def _summary(
+    photos: Sequence[Photo],
+    skipped: Sequence[Skipped],
+    table: Path,
+    skipped_table: Path,
+    seconds: float,
+) -> PhotosSummary:
     return PhotosSummary(
         photos=len(photos),
         drives=len({photo.sequence_id for photo in photos}),
@@ -92,7 +107,7 @@ def read_folder(
         skipped=dict(Counter(s.reason for s in skipped).most_common()),
         table=table,
         skipped_table=skipped_table,
-        seconds=time.perf_counter() - began,
+        seconds=seconds,
     )
 
 

@@ -9,10 +9,15 @@ from pathlib import Path
 
 from shapely.geometry.base import BaseGeometry
 
+from zoomloc.errors import PhotoError
 from zoomloc.world.photos import Photo, Skipped
 
 Progress = Callable[[int, int], None]
 Found = Iterator[Photo | Skipped]
+
+
+class NothingThere(PhotoError):
+    """A server has no photo of the region; no fault where another source has some."""
 
 
 @dataclass(frozen=True)

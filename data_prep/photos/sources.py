@@ -17,7 +17,7 @@ from data_prep.photos.folder import read_folder_source
 from data_prep.photos.looks import filtered
 from data_prep.photos.mapillary import read_mapillary
 from data_prep.photos.panoramax import read_panoramax
-from data_prep.photos.reading import Found, Progress, Task
+from data_prep.photos.reading import Found, NothingThere, Progress, Task
 from data_prep.photos.table import read_table_source
 from data_prep.photos.views import views_of
 from zoomloc.config.photos import (
@@ -48,6 +48,7 @@ class PhotosSummary:
     with_bearing: int
     with_truth: int
     skipped: dict[str, int]  # photos for each reason, most first
+    empty: tuple[str, ...]  # what is told of servers that have no photo of the region
     table: Path
     seconds: float
 
@@ -68,18 +69,15 @@ def read_sources(
 
     The region, where ``out`` holds one, tells servers where to look, and photos off its imagery
     are left out unless ``off_imagery`` keeps them. Raises ConfigError where no source is named,
-    PhotoError where a source cannot be used or no photo is left; no table is written then.
+    PhotoError where a source cannot be used or no photo is left; no table is written then. A
+    server that has no photo of the region is told in the summary.
     """
     began = time.perf_counter()
     sources = sources_of(plan)
     region = Region.load(out / REGION_NAME) if (out / REGION_NAME).is_file() else None
     task = Task(out, None if region is None else region.shape(), workers, progress)
-    found: Iterable[Photo | Skipped] = _all_of(sources, task)
-    if region is not None and plan.off_imagery == "refuse":
-        found = _on_imagery(found, region, out / IMAGERY_NAME)
-    found = filtered(found, plan.filters, workers)
-    if plan.views:
-        found = _in_views(found, plan, out / VIEWS_FOLDER)
+    empty: list[str] = []
+    found = _sieved(_all_of(sources, task, empty), plan, region, task)
     table = out / TABLE_NAME
     counts = _Counts()
     with photo_writer(table) as writer:
@@ -90,7 +88,7 @@ def read_sources(
                 writer.add(one)
                 counts.take(one)
         if not counts.photos:
-            raise PhotoError(_why_none(table, writer))
+            raise PhotoError(_why_none(table, writer, empty))
         writer.finish(_published_protocol(sources))
         skipped = dict(writer.reasons.most_common())
     return PhotosSummary(
@@ -99,6 +97,7 @@ def read_sources(
         counts.with_bearing,
         counts.with_truth,
         skipped,
+        tuple(empty),
         table,
         time.perf_counter() - began,
     )
@@ -137,8 +136,13 @@ class _Counts:
         self.drives.add(photo.sequence_id)
 
 
-def _all_of(sources: Sequence[PhotoSource], task: Task) -> Iterator[Photo | Skipped]:
-    """Photos of all sources; of several folders or tables each has its name before its ids."""
+def _all_of(
+    sources: Sequence[PhotoSource], task: Task, empty: list[str]
+) -> Iterator[Photo | Skipped]:
+    """Photos of all sources; of several folders or tables each has its name before its ids.
+
+    ``empty`` is told of servers that have none.
+    """
     local = [s for s in sources if isinstance(s, (FolderPhotos, TablePhotos))]
     names = [source.path.resolve().name for source in local]
     for source in sources:
@@ -147,7 +151,20 @@ def _all_of(sources: Sequence[PhotoSource], task: Task) -> Iterator[Photo | Skip
             at = local.index(source)
             name = names[at] if names.count(names[at]) == 1 else f"{names[at]}-{at + 1}"
             found = (_named(one, name) for one in found)
-        yield from found
+        try:
+            yield from found
+        except NothingThere as error:
+            empty.append(str(error))
+
+
+def _sieved(
+    found: Iterable[Photo | Skipped], plan: PhotosConfig, region: Region | None, task: Task
+) -> Iterable[Photo | Skipped]:
+    """What the config keeps of all photos; panoramas as views where it wants them."""
+    if region is not None and plan.off_imagery == "refuse":
+        found = _on_imagery(found, region, task.out / IMAGERY_NAME)
+    found = filtered(found, plan.filters, task.workers)
+    return _in_views(found, plan, task.out / VIEWS_FOLDER) if plan.views else found
 
 
 def _named(one: Photo | Skipped, source: str) -> Photo | Skipped:
@@ -189,17 +206,18 @@ def _in_views(
             try:
                 yield from views_of(one, plan.views, plan.view_fov_deg, folder)
             except PhotoError as error:
-                yield Skipped(one.id, str(error))
+                yield Skipped(one.id, str(error).removeprefix(f"{one.path}: "))
         else:
             yield one
 
 
-def _why_none(table: Path, writer: PhotoWriter) -> str:
+def _why_none(table: Path, writer: PhotoWriter, empty: Sequence[str]) -> str:
     """One line for sources of which no photo can be used."""
     if not writer.reasons:
-        return f"{table}: no photo found in any source"
+        return "; ".join(empty) or f"{table}: no photo found in any source"
     reason, count = writer.reasons.most_common(1)[0]
-    return (
+    nothing = (
         f"{table}: none of {sum(writer.reasons.values()):,} photos can be used; "
         f"{count:,} of them: {reason}"
     )
+    return "; ".join([nothing, *empty])

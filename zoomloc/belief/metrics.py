@@ -7,7 +7,7 @@ frames of one drive are not independent (DESIGN 7).
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,10 @@ class Interval:
     lo: float
     hi: float
     n: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The figure as reports hold it."""
+        return {"value": self.value, "lo": self.lo, "hi": self.hi, "n": self.n}
 
 
 # 1. figures
@@ -114,25 +118,76 @@ def bootstrap_over_groups(
     all of the values. Raises PhotoError where there are no values.
     """
     data = _some(values)
-    _, group = np.unique(np.array([str(g) for g in groups]), return_inverse=True)
-    if len(group) != len(data):
-        raise ValueError(f"{len(data)} values but {len(group)} groups")
-    q = 0.5 if statistic == "median" else statistic
-    if weights is not None and q != "mean":
+    group, draws = group_draws(groups, len(data), seed, resamples)
+    if weights is not None and statistic != "mean":
         raise ValueError("only a mean can be weighted")
     weight = np.ones(len(data)) if weights is None else np.asarray(weights, np.float64)
-    count = int(group.max()) + 1
-    value = float(np.average(data, weights=weight)) if q == "mean" else _quantile(data, q)
-    if count == 1:
+    value = _statistic(data, statistic, weight)
+    if draws.shape[1] == 1:
         return Interval(value, float(data.min()), float(data.max()), len(data))
-    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
-    resampled = (
-        _resampled_means(data, weight, group, draws)
-        if q == "mean"
-        else _resampled_quantiles(data, group, draws, q)
+    return percentile_interval(
+        value, _resampled(data, weight, group, draws, statistic), len(data), level
     )
+
+
+def paired_difference(
+    ours: npt.ArrayLike,
+    theirs: npt.ArrayLike,
+    groups: Sequence[object],
+    statistic: Statistic,
+    seed: int,
+    resamples: int = 2000,
+    level: float = 0.95,
+) -> Interval:
+    """The statistic of ours less that of theirs, (n,) each of the same photos in one order.
+
+    Both are resampled together, so that what is hard for both does not widen the interval. With
+    a single group that is all differences. Raises PhotoError where there are no values.
+    """
+    a, b = _some(ours), _some(theirs)
+    if len(a) != len(b):
+        raise ValueError(f"{len(a)} values against {len(b)}; hand over the same photos")
+    group, draws = group_draws(groups, len(a), seed, resamples)
+    even = np.ones(len(a))
+    value = _statistic(a, statistic, even) - _statistic(b, statistic, even)
+    if draws.shape[1] == 1:
+        return Interval(value, float((a - b).min()), float((a - b).max()), len(a))
+    mine, other = (_resampled(v, even, group, draws, statistic) for v in (a, b))
+    return percentile_interval(value, mine - other, len(a), level)
+
+
+def group_draws(
+    groups: Sequence[object], n: int, seed: int, resamples: int = 2000
+) -> tuple[Ints, Ints]:
+    """((n,) number of each value's group, (resamples, groups) how often each group is drawn)."""
+    _, group = np.unique(np.array([str(g) for g in groups]), return_inverse=True)
+    if len(group) != n:
+        raise ValueError(f"{n} values but {len(group)} groups")
+    count = int(group.max()) + 1
+    draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
+    return group, draws
+
+
+def _statistic(data: Floats, statistic: Statistic, weight: Floats) -> float:
+    if statistic == "mean":
+        return float(np.average(data, weights=weight))
+    return quantile(data, 0.5 if statistic == "median" else statistic)
+
+
+def _resampled(
+    data: Floats, weight: Floats, group: Ints, draws: Ints, statistic: Statistic
+) -> Floats:
+    """(resamples,) the statistic of each draw of groups."""
+    if statistic == "mean":
+        return _resampled_means(data, weight, group, draws)
+    q = 0.5 if statistic == "median" else statistic
+    return _resampled_quantiles(data, group, draws, q)
+
+
+def percentile_interval(value: float, resampled: Floats, n: int, level: float) -> Interval:
+    """The value with the middle ``level`` of what resampling gave."""
     tail = (1 - level) / 2
-    return Interval(value, _quantile(resampled, tail), _quantile(resampled, 1 - tail), len(data))
+    return Interval(value, quantile(resampled, tail), quantile(resampled, 1 - tail), n)
 
 
 def _resampled_means(data: Floats, weight: Floats, group: Ints, draws: Ints) -> Floats:
@@ -154,7 +209,7 @@ def _resampled_quantiles(data: Floats, group: Ints, draws: Ints, q: float) -> Fl
     return np.concatenate(found)
 
 
-def _quantile(data: Floats, q: float) -> float:
+def quantile(data: Floats, q: float) -> float:
     """numpy's default quantile, but infinities (no answer) do not make NaN."""
     ordered = np.sort(data)
     place = q * (len(ordered) - 1)

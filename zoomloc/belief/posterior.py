@@ -143,18 +143,25 @@ class Posterior:
         held = self._held(self._boxes(place), np.array([float(radius_m)]), self.mass)
         return min(1.0, float(held[0]))
 
+    def at(self, place: LatLng) -> int | None:
+        """Index of the cell that holds a place; None outside the partition."""
+        i = int(self._which(np.array([place.lat]), np.array([place.lng]))[0])
+        return None if i < 0 else i
+
+    def log_mass_at(self, lat: Floats, lng: Floats) -> Floats:
+        """(n,) log-mass of the terminal cell that holds each place; NaN outside the partition."""
+        i = self._which(lat, lng)
+        each = self.log_mass[i] - 2 * np.log(self.span[i])
+        return np.where(i < 0, np.nan, each)
+
     def searched_share(self, place: LatLng) -> float:
         """Share of the ground that is denser in mass than a place, half of what is as dense.
 
         What someone who searches the likeliest ground first has walked before standing there;
         1 for a place outside the partition.
         """
-        column, row = self.region.leaf_xy(np.array([place.lat]), np.array([place.lng]))
-        inside = (0 <= column) & (column < self.region.grid_shape(self.region.zooms)[1])
-        inside &= (0 <= row) & (row < self.region.grid_shape(self.region.zooms)[0])
-        code = z_order(*(np.maximum(v, 0).astype(np.int64) for v in (column, row)))
-        i = int(np.searchsorted(self._start, code, side="right")[0]) - 1
-        if not inside[0] or i < 0 or code[0] >= self._start[i] + self.span[i] ** 2:
+        i = self.at(place)
+        if i is None:
             return 1.0
         area, own = self.span.astype(np.float64) ** 2, self._density[i]
         denser, alike = area[self._density > own].sum(), area[self._density == own].sum()
@@ -183,7 +190,7 @@ class Posterior:
         exactly over cells (larger radii: over squares of an eighth of them). The point lies in
         a cell of the partition.
         """
-        lattice = _Lattice(self, within_m)
+        lattice = Lattice(self, within_m)
         column, row = self._anchors(lattice)
         column, row = _best(lattice, column, row, PEAKS)
         column, row = _best(lattice, *lattice.surroundings(column, row), SUMMITS)
@@ -224,6 +231,16 @@ class Posterior:
         """(n,) mass per terminal cell."""
         return np.asarray(self.mass / self.span.astype(np.float64) ** 2)
 
+    def _which(self, lat: Floats, lng: Floats) -> Ints:
+        """(n,) index of the cell that holds each place, -1 outside the partition."""
+        column, row = self.region.leaf_xy(lat, lng)
+        rows, columns = self.region.grid_shape(self.region.zooms)
+        inside = (0 <= column) & (column < columns) & (0 <= row) & (row < rows)
+        code = z_order(*(np.where(inside, v, 0).astype(np.int64) for v in (column, row)))
+        i = np.searchsorted(self._start, code, side="right") - 1
+        inside &= (i >= 0) & (code < self._start[i] + self.span[i] ** 2)
+        return np.where(inside, i, -1)
+
     def _cell(self, i: int) -> Cell:
         return Cell(int(self.level[i]), int(self.x[i]), int(self.y[i]))
 
@@ -243,7 +260,7 @@ class Posterior:
         area = covered_area(left / radii, top / radii, right / radii, bottom / radii)
         return np.asarray((area * radii**2 / ((right - left) * (bottom - top))) @ mass)
 
-    def _anchors(self, lattice: "_Lattice") -> tuple[Floats, Floats]:
+    def _anchors(self, lattice: "Lattice") -> tuple[Floats, Floats]:
         """Places to try first: middles of the densest cells, corners too where they are large."""
         dense = np.argsort(-self._density, kind="stable")[:ANCHORS]
         span = self.span[dense] / lattice.unit
@@ -258,7 +275,7 @@ class Posterior:
         return np.concatenate(columns), np.concatenate(rows)
 
 
-class _Lattice:
+class Lattice:
     """Mass on a lattice of squares (``unit`` terminal cells each way), under discs."""
 
     def __init__(self, posterior: Posterior, within_m: float) -> None:
@@ -360,7 +377,7 @@ def _spread(v: Ints) -> Ints:
     return (v | v << 1) & 0x5555555555555555
 
 
-def _best(lattice: _Lattice, column: Floats, row: Floats, n: int) -> tuple[Floats, Floats]:
+def _best(lattice: Lattice, column: Floats, row: Floats, n: int) -> tuple[Floats, Floats]:
     """The n places whose discs hold the most; the first among equals."""
     held = lattice.held(column, row)
     order = np.argsort(-np.round(held, 12), kind="stable")[:n]

@@ -88,11 +88,15 @@ def search(
     coverage: Coverage,
     plan: SearchPlan,
     state: State | None = None,
+    log_ratio: Floats | None = None,
 ) -> list[Posterior]:
     """One posterior over the present part of the region for each photo.
 
-    ``state``: what ``scorer.start`` gave for these photos, if it was asked before. Raises
-    CheckpointError where the scorer gives no probability to any child of a cell.
+    ``state``: what ``scorer.start`` gave for these photos, if it was asked before.
+    ``log_ratio``: (B, rows, columns) of the terminal grid, log r / p0 of a prior of each photo, or
+    (1, rows, columns) for all. It says which nodes are worth opening; masses stay as they are
+    without it, for ``reweigh.under`` to multiply. Raises CheckpointError where the scorer gives no
+    probability to any child of a cell.
     """
     if not len(photos):
         return []
@@ -101,7 +105,8 @@ def search(
         leaves = scorer.leaves(state)
         if leaves is not None:
             return from_leaves(coverage, np.asarray(leaves, np.float64), len(photos))
-    tree = _Tree(coverage, lambda i, cells: scorer.children(state, i, cells))
+    most = None if log_ratio is None else _most_below(coverage, log_ratio, len(photos))
+    tree = _Tree(coverage, lambda i, cells: scorer.children(state, i, cells), most)
     roots = tree.roots(len(photos), lambda: scorer.roots(state))
     if plan.method == "best-first":
         layers = _best_first(tree, roots, plan)
@@ -143,6 +148,7 @@ class _Nodes(NamedTuple):
     column: Ints
     log_mass: Floats
     greedy: Bools  # on the path that always takes the most probable child
+    bound: Floats  # log_mass, and the most that a prior adds to it in any leaf below
 
     def where(self, mask: Bools) -> "_Nodes":
         return _Nodes._make(values[mask] for values in self)
@@ -155,10 +161,14 @@ class _Tree:
     """Opens nodes: masks what has no imagery and makes each node's children sum to the node."""
 
     def __init__(
-        self, coverage: Coverage, children: Callable[[Ints, Sequence[Cell]], Floats]
+        self,
+        coverage: Coverage,
+        children: Callable[[Ints, Sequence[Cell]], Floats],
+        most: list[Floats] | None = None,
     ) -> None:
         self.region = coverage.region
         self.children = children
+        self.most = most  # of a prior, below each node of each depth
         self.present = [coverage.present(depth) for depth in range(self.region.zooms + 1)]
 
     def roots(self, photos: int, log_prob: Callable[[], Floats]) -> _Nodes:
@@ -169,9 +179,11 @@ class _Tree:
         if len(slots) > 1:
             scores = _of_shape("roots", log_prob(), scores.shape)
         none = np.zeros(photos, np.int64)
-        parents = _Nodes(np.arange(photos), none, none, np.zeros(photos), np.ones(photos, bool))
-        where = np.broadcast_to(slots.T[:, None], (2, *scores.shape))
-        return _opened(parents, where[0], where[1], scores, np.broadcast_to(present, scores.shape))
+        even, all_ = np.zeros(photos), np.ones(photos, bool)
+        parents = _Nodes(np.arange(photos), none, none, even, all_, even)
+        row, column = np.broadcast_to(slots.T[:, None], (2, *scores.shape))
+        present = np.broadcast_to(present, scores.shape)
+        return self._bounded(0, _opened(parents, row, column, scores, present))
 
     def expand(self, depth: int, nodes: _Nodes) -> _Nodes:
         """All present children of nodes at a depth."""
@@ -183,7 +195,16 @@ class _Tree:
             scores = _of_shape("children", answer, shape)
         down, right = np.divmod(np.arange(side * side), side)
         row, column = nodes.row[:, None] * side + down, nodes.column[:, None] * side + right
-        return _opened(nodes, row, column, scores, self.present[depth + 1][row, column])
+        present = self.present[depth + 1][row, column]
+        return self._bounded(depth + 1, _opened(nodes, row, column, scores, present))
+
+    def _bounded(self, depth: int, nodes: _Nodes) -> _Nodes:
+        """Nodes with what a prior may make of them."""
+        if self.most is None:
+            return nodes
+        most = self.most[depth]
+        photo = nodes.photo % len(most)  # one for all, or one each
+        return nodes._replace(bound=nodes.log_mass + most[photo, nodes.row, nodes.column])
 
     def cells(self, depth: int, nodes: _Nodes) -> list[Cell]:
         """The cells that nodes of a depth stand for."""
@@ -213,7 +234,24 @@ def _opened(parents: _Nodes, row: Ints, column: Ints, scores: Floats, present: B
     greedy[np.arange(len(greedy)), log_prob.argmax(axis=1)] = parents.greedy
     photo = np.broadcast_to(parents.photo[:, None], present.shape)
     log_mass = parents.log_mass[:, None] + log_prob
-    return _Nodes(photo, row, column, log_mass, greedy).where(present)
+    return _Nodes(photo, row, column, log_mass, greedy, log_mass).where(present)
+
+
+def _most_below(coverage: Coverage, log_ratio: Floats, photos: int) -> list[Floats]:
+    """For each depth, roots first, (B or 1, rows, columns): the most of any covered leaf below."""
+    if len(log_ratio) not in (1, photos) or log_ratio.shape[1:] != coverage.leaves.shape:
+        raise ValueError(
+            f"log_ratio has shape {log_ratio.shape}; {(photos, *coverage.leaves.shape)} is needed"
+        )
+    side, grids = 1 << coverage.region.levels_per_zoom, [log_ratio]
+    for depth in range(coverage.region.zooms - 1, -1, -1):
+        rows, columns = coverage.region.grid_shape(depth)
+        most = np.empty((len(log_ratio), rows, columns))
+        for into, below in zip(most, grids[-1], strict=True):  # one by one: leaves are many
+            held = np.where(coverage.present(depth + 1), below, -np.inf)
+            into[:] = held.reshape(rows, side, columns, side).max(axis=(1, 3))
+        grids.append(most)
+    return grids[::-1]
 
 
 def _of_shape(what: str, scores: Floats, shape: tuple[int, ...]) -> Floats:
@@ -235,7 +273,7 @@ def _beam(tree: _Tree, nodes: _Nodes, width: int | None) -> list[_Layer]:
     for depth in range(tree.region.zooms):
         keep = nodes.log_mass > -np.inf
         if width is not None:
-            rank = _ranks(nodes.photo, np.where(nodes.greedy, np.inf, nodes.log_mass))
+            rank = _ranks(nodes.photo, np.where(nodes.greedy, np.inf, nodes.bound))
             keep &= rank < width
         layers.append((depth, nodes.where(~keep)))
         nodes = tree.expand(depth, nodes.where(keep))
@@ -246,16 +284,18 @@ def _best_first(tree: _Tree, roots: _Nodes, plan: SearchPlan) -> list[_Layer]:
     """The heaviest inner node of each photo first, until what is unopened falls to the bound.
 
     A node is opened together with others when it is certain to be: as long as it and all that
-    is lighter outweigh the bound, best-first cannot stop before it. So a few rounds do.
+    is lighter outweigh the bound, best-first cannot stop before it. So a few rounds do. Under a
+    prior a node counts with the most that it may come to, and the bound is a share of all.
     """
     zooms = tree.region.zooms
     inner = [roots] + [roots.where(np.zeros(len(roots.photo), bool))] * (zooms - 1)
     leaves: list[_Layer] = []
     left = np.full(int(roots.photo.max()) + 1, plan.max_expansions)
+    found = np.zeros(len(left))
     while True:
         photo = np.concatenate([nodes.photo for nodes in inner])
-        log_mass = np.concatenate([nodes.log_mass for nodes in inner])
-        chosen = _certain(photo, log_mass, plan.bound, left)
+        bound = np.concatenate([nodes.bound for nodes in inner])
+        chosen = _certain(photo, bound, found, plan.bound, left)
         if not chosen.any():
             return [*enumerate(inner), *leaves]
         left -= np.bincount(photo[chosen], minlength=len(left))
@@ -264,17 +304,23 @@ def _best_first(tree: _Tree, roots: _Nodes, plan: SearchPlan) -> list[_Layer]:
         inner = [nodes.where(~mask) for nodes, mask in zip(inner, masks, strict=True)]
         inner[1:] = [old.plus(new) for old, new in zip(inner[1:], grown[:-1], strict=True)]
         leaves.append((zooms, grown[-1]))
+        found += np.bincount(grown[-1].photo, np.exp(grown[-1].bound), len(found))
 
 
-def _certain(photo: Ints, log_mass: Floats, bound: float, left: Ints) -> Bools:
-    """Which of the unopened nodes best-first must open, within each photo's allowance."""
-    rank = _ranks(photo, log_mass)
-    mass = np.exp(log_mass)
+def _certain(photo: Ints, bound: Floats, found: Floats, share: float, left: Ints) -> Bools:
+    """Which of the unopened nodes best-first must open, within each photo's allowance.
+
+    bound: (n,) the most that nodes may hold; found: (B,) what the leaves found do hold.
+    """
+    rank = _ranks(photo, bound)
+    mass = np.exp(bound)
     last = int(rank.max(initial=0))
     lightest_first = np.zeros((len(left), last + 1))  # a row for each photo: alike in any batch
     lightest_first[photo, last - rank] = mass
-    not_heavier = np.cumsum(lightest_first, axis=1)[photo, last - rank]
-    return np.asarray((not_heavier > bound) & (mass > 0) & (rank < left[photo]))
+    not_heavier = np.cumsum(lightest_first, axis=1)
+    enough = share * (not_heavier[:, -1] + found)  # all that may be held falls as nodes are opened
+    must = not_heavier[photo, last - rank] > enough[photo]
+    return np.asarray(must & (mass > 0) & (rank < left[photo]))
 
 
 def _ranks(photo: Ints, key: Floats) -> Ints:

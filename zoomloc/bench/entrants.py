@@ -54,6 +54,9 @@ ENTRANTS = {
 }
 
 
+# what zoomloc's sweep takes in a town of its own; its answers are looked at in ``bench answers``
+ANSWERING = Entrant("answers", "models/zoomloc", (({"train.lr": 4e-3} | _PARTS[2],),))
+
 _USUAL_RATE = 8e-3  # what the match's sweep takes; ablations are not swept each
 _CHANGES: dict[str, Settings] = {  # what is changed of the match, one thing at a time
     "as-is": {},

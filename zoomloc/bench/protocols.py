@@ -27,12 +27,14 @@ class TownPlan:
     role: str = "split"
     nuisances: bool = True
     scattered: bool = False
+    turns: int = 1  # photos at each stop
 
     @property
     def name(self) -> str:
         """A folder's name: what is the same town has the same name."""
         kind = "" if self.nuisances else "-plain"
         kind += "-scattered" if self.scattered else ""
+        kind += f"-turned-{self.turns}" if self.turns > 1 else ""
         photos = self.train_photos + self.test_photos
         return f"town-{self.seed}-{self.size_m:.0f}m-{photos}-{self.role}{kind}"
 
@@ -99,6 +101,41 @@ PRESETS = {
             "full", 10, 15, 3, 1000, (12_000, 2000), 720, (24, 2, 8), (2500, 200, 250), 1000, 400, 8
         ),
     )
+}
+
+
+@dataclass(frozen=True)
+class AnswersPlan:
+    """How much is asked in ``zoomloc bench answers``, of towns that the benchmark has too."""
+
+    photos: int  # of each unseen town
+    strangers: int  # photos of another town that are asked for in each
+    some: int  # photos of each for what is beside the main question
+    stops: int  # with four photos each
+    larger_m: float  # side of two further towns, for priors
+    calibration: tuple[int, int]  # towns, and photos of each
+
+    def test(self, seed: int, size_m: float) -> TownPlan:
+        """An unseen town with its photos."""
+        return TownPlan(seed, size_m, 0, self.photos, role="test")
+
+    def turned(self, seed: int, size_m: float) -> TownPlan:
+        """The same town, four photos at each stop."""
+        return TownPlan(seed, size_m, 0, self.stops, role="test", turns=4)
+
+    def fitted(self, preset: Preset, first: int) -> list[TownPlan]:
+        """The towns to calibrate on: those of validation, then ones that nothing else uses."""
+        train, val, test = preset.towns
+        unused = range(first + test + val + train, first + 10_000)
+        seeds = [*range(first + test, first + test + val), *unused][: self.calibration[0]]
+        count = self.calibration[1]
+        return [TownPlan(seed, preset.unseen_size_m, count, 0, role="val") for seed in seeds]
+
+
+ANSWERS = {
+    "smoke": AnswersPlan(16, 8, 4, 2, 300, (1, 24)),
+    "small": AnswersPlan(160, 40, 20, 15, 1000, (2, 80)),
+    "full": AnswersPlan(640, 160, 80, 60, 1440, (8, 160)),
 }
 TRIAL_PHOTOS = (20_000, 1000)  # 1 km2, random road points, no nuisances
 TRIAL_MINUTES = 7.5

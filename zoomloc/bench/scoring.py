@@ -5,7 +5,6 @@ that rows may be compared photo by photo.
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from zoomloc.belief.metrics import densest, error_metrics
+from zoomloc.belief.scores import area_recall, bearing_off_deg
 from zoomloc.belief.search import greedy_paths
 from zoomloc.bench.rows import whole_metres
-from zoomloc.evaluate import as_dict, error_report
+from zoomloc.evaluate import error_report
 from zoomloc.locator import Locator, Query
 from zoomloc.world.answers import Answer
 from zoomloc.world.cells import Floats, LatLng, cell_of_quadkey, distance_m
@@ -26,7 +26,6 @@ from zoomloc.world.roads import road_points
 
 AT_ONCE = 128
 RIGHT_M = 50.0
-AREAS = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # shares of a region
 
 
 @dataclass
@@ -64,7 +63,7 @@ def _score_some(locator: Locator, photos: Sequence[Photo], centre: bool, scores:
         scores.answers.append(replace(answer, posterior=()))
         scores.areas.append(found.posterior.searched_share(photo.truth))
         scores.held.append(_held(locator.region, answer, photo.truth))
-        scores.bearing_off_deg.append(_bearing_off(answer.bearing_deg, photo.true_bearing_deg))
+        scores.bearing_off_deg.append(bearing_off_deg(answer.bearing_deg, photo.true_bearing_deg))
     if centre:
         paths = greedy_paths(locator.scorer, pictures, locator.scorer.views.coverage)
         scores.centres_m += [
@@ -79,24 +78,16 @@ def _held(region: Region, answer: Answer, truth: LatLng) -> list[bool]:
     return [a == b for a, b in zip(path, region.path(truth), strict=True)][1:]
 
 
-def _bearing_off(found_deg: float | None, true_deg: float | None) -> float:
-    """Degrees between two bearings, the short way round."""
-    if found_deg is None or true_deg is None:
-        return math.nan
-    return abs((found_deg - true_deg + 180) % 360 - 180)
-
-
 def figures(scores: Scores, groups: Sequence[int]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(metrics, details) of a row, without what is known of the training."""
     errors = [float(answer.error_m or 0.0) for answer in scores.answers]
-    areas = np.array(scores.areas)
     depth = max(map(len, scores.held))
     deep = np.array([row for row in scores.held if len(row) == depth], float)
     return error_report(scores.answers, [str(g) for g in groups]), {
         "errors_m": whole_metres(errors),
         "groups": list(groups),
         "probability": [round(min(1.0, a.probability), 2) for a in scores.answers],
-        "area_recall": [{"area": a, "recall": round(float((areas <= a).mean()), 4)} for a in AREAS],
+        "area_recall": area_recall(np.array(scores.areas)),
         "zoom_accuracy": [round(v, 4) for v in deep.mean(axis=0).tolist()],
         "right": _where_right(np.array(errors), np.array(scores.bearing_off_deg)),
     }
@@ -121,7 +112,7 @@ def of_errors(
     """(metrics, details) where nothing but errors is known: chance, the paper's own answer."""
     found = error_metrics(np.array(errors_m), [str(g) for g in groups], seed=0)
     details = {"errors_m": whole_metres(errors_m), "groups": list(groups)}
-    return {name: as_dict(interval) for name, interval in found.items()}, details
+    return {name: interval.to_json() for name, interval in found.items()}, details
 
 
 def groups_of(tables: Sequence[Sequence[Photo]], by_place: bool) -> list[int]:

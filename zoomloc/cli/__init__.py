@@ -5,18 +5,19 @@ Knows nothing of how a step works. Errors that a user can mend become one line a
 
 import signal
 import sys
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from zoomloc import __version__
-from zoomloc.cli import photo_verbs, tile_verbs
+from zoomloc.cli import evaluate_verbs, locate_verb, photo_verbs, tile_verbs
 from zoomloc.cli.bench_verbs import app as bench_app
+from zoomloc.cli.calibrating import calibrate
+from zoomloc.cli.locate_verb import AnyRun
 from zoomloc.cli.screen import Screen
 from zoomloc.cli.tile_verbs import Overrides
-from zoomloc.config import GENERAL, Config, load_config, parse_config
+from zoomloc.config import GENERAL, load_config, parse_config
 from zoomloc.errors import ZoomlocError
 
 app = typer.Typer(
@@ -30,29 +31,16 @@ app = typer.Typer(
 Configs = Annotated[
     list[str],
     typer.Argument(
-        metavar="CONFIG...", help="YAML files or packaged names such as demo; later ones win."
+        metavar="CONFIG...",
+        help="YAML files, packaged names such as demo, or a region's folder; later ones win.",
     ),
 ]
 Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
 Run = Annotated[Path, typer.Option("--run", help="Folder of a trained run.")]
-AnyRun = Annotated[
-    Path,
-    typer.Option(
-        "--run",
-        help="Folder of a trained run; else the general model that comes with zoomloc.",
-        show_default=False,
-    ),
-]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only results and errors.")]
-WithPhotos = Annotated[
-    bool, typer.Option("--with-photos", help="The region's training photos are evidence too.")
-]
-RegionFolder = Annotated[
-    Path | None,
-    typer.Option(
-        "--region", help="Folder with region.json and imagery.pmtiles; else the one trained on."
-    ),
+Minutes = Annotated[
+    float | None, typer.Option("--minutes", help="Of training; else as the config says.")
 ]
 
 
@@ -99,7 +87,7 @@ def _root(
 def demo(
     configs: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG]...")] = None,
     run: Run = Path("runs/demo"),
-    minutes: Annotated[float | None, typer.Option("--minutes", help="Training time.")] = None,
+    minutes: Minutes = None,
     overrides: Overrides = [],  # noqa: B006
     workers: Workers = 2,
     quiet: Quiet = False,
@@ -107,9 +95,13 @@ def demo(
     """Build a synthetic town, train on its photos, locate those of another day, draw a map."""
     from zoomloc.cli.demo import run_demo
 
-    changes = [*overrides, *([f"train.max_minutes={minutes}"] if minutes is not None else [])]
     layers = ["demo", *(configs or ["models/match"])]
-    run_demo(load_config(layers, changes), run, workers, Screen(quiet))
+    run_demo(load_config(layers, _within(minutes, overrides)), run, workers, Screen(quiet))
+
+
+def _within(minutes: float | None, overrides: list[str]) -> list[str]:
+    """Overrides, and the training time where it was given."""
+    return overrides + ([] if minutes is None else [f"train.max_minutes={minutes}"])
 
 
 @app.command()
@@ -144,13 +136,16 @@ photo_verbs.register(app)
 def train(
     configs: Configs,
     run: Run,
+    minutes: Minutes = None,
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
 ) -> None:
     """Train on a region's photos; the same command again resumes."""
     from zoomloc.cli import steps
+    from zoomloc.cli.calibrating import calibrate_trained
 
-    steps.train_run(load_config(configs, overrides), run, Screen(quiet))
+    steps.train_run(load_config(configs, _within(minutes, overrides)), run, Screen(quiet))
+    calibrate_trained(run, Screen(quiet))
 
 
 @app.command()
@@ -179,76 +174,9 @@ def export(
     Screen().step("export", f"{size_bytes / 1e6:.1f} MB -> {out}")
 
 
-@app.command()
-def evaluate(
-    run: AnyRun = GENERAL,
-    json_path: Annotated[Path | None, typer.Option("--json", help="Report to write.")] = None,
-    region: RegionFolder = None,
-    table: Annotated[Path | None, typer.Option("--photos", help="Another photo table.")] = None,
-    imagery: Annotated[
-        Path | None, typer.Option("--imagery", help="Another pyramid of the same ground.")
-    ] = None,
-    split: Annotated[str, typer.Option("--split", help="train, val or test.")] = "test",
-    with_photos: WithPhotos = False,
-    quiet: Quiet = False,
-) -> None:
-    """Locate all photos of a split and report recall, with intervals and chance."""
-    from zoomloc.cli.evaluating import evaluate_split
-
-    screen = Screen(quiet)
-    name = "with-photos.json" if with_photos else "report.json"
-    beside = (region or Config().data) if run == GENERAL else run  # nothing into the package
-    report = evaluate_split(
-        run, screen, json_path or beside / name, region, table, imagery, split, with_photos
-    )
-    screen.recall_table(report)
-
-
-@app.command()
-def locate(
-    photo: Annotated[list[Path], typer.Argument(metavar="PHOTO...", help="Photos or folders.")],
-    run: AnyRun = GENERAL,
-    region: RegionFolder = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a photo.")] = False,
-    map_path: Annotated[Path | None, typer.Option("--map", help="Also draw a map.")] = None,
-    strip: Annotated[
-        Path | None, typer.Option("--strip", help="Also draw the first answer's zooms (.png).")
-    ] = None,
-    why: Annotated[
-        Path | None,
-        typer.Option("--why", help="Also draw why a match gave the first answer (.png)."),
-    ] = None,
-    with_photos: WithPhotos = False,
-    overrides: Overrides = [],  # noqa: B006
-) -> None:
-    """Say where photos were taken."""
-    from zoomloc.cli import steps
-    from zoomloc.cli.known import with_photos as add_photos
-    from zoomloc.cli.why import draw_why, require_match
-
-    screen = Screen(to_stderr=as_json)
-    found = steps.require_photos(photo)
-    with steps.map_drawer() if map_path else nullcontext() as draw:
-        locator = steps.locator_of_run(run, region, overrides)
-        if with_photos:
-            locator, _ = add_photos(locator, region or steps.config_of_run(run).data, run)
-        if why is not None:
-            require_match(locator, run)
-        answers = steps.locate_photos(locator, found)
-        for answer in answers:
-            if as_json:
-                typer.echo(steps.as_json(answer.to_json()))
-            else:
-                screen.result(steps.describe(answer))
-        if draw is not None:
-            draw(answers, region or steps.config_of_run(run).data, map_path)
-            screen.step("map", f"-> {map_path}")
-    if strip is not None:
-        steps.draw_strip(answers[0], region or steps.config_of_run(run).data, strip)
-        screen.step("strip", f"-> {strip}")
-    if why is not None:
-        draw_why(locator, answers[0], found[0], why)
-        screen.step("why", f"-> {why}")
+app.command()(calibrate)
+evaluate_verbs.register(app)
+locate_verb.register(app)
 
 
 @app.command(name="map")

@@ -113,6 +113,7 @@ def _build_town(plan: "TownPlan", folder: Path, workers: int, screen: Screen) ->
         *PHOTO_PX,
         nuisances=plan.nuisances,
         scattered=plan.scattered,
+        turns=plan.turns,
     )
     build_town(town, plan.seed, plan.size_m, photos, workers)
     quiet = Screen(quiet=True)
@@ -132,7 +133,11 @@ def _split(plan: "TownPlan", table: Path) -> None:
     from zoomloc.world.photos import read_photos, write_photos
 
     if plan.role == "split":
-        split_photos(table, by="sequence", val=0.05, test=0.1, seed=0, newest_test=True)
+        # as published: rows of one split can be compared, though drives that meet may be train and
+        # val; the test, of another day, is not touched by that
+        split_photos(
+            table, by="sequence", val=0.05, test=0.1, seed=0, newest_test=True, unite=False
+        )
         return
     photos = [replace(photo, split=plan.role) for photo in read_photos(table)]
     write_photos(photos, table, "unseen-region")

@@ -12,6 +12,7 @@ import typer
 
 from zoomloc.cli.screen import Screen
 from zoomloc.cli.steps import needs_extra
+from zoomloc.config import GENERAL
 from zoomloc.errors import ConfigError
 from zoomloc.world.files import write_text
 
@@ -93,6 +94,28 @@ def bench_search(
     from zoomloc.cli.bench import run_search
 
     run_search(run, preset, _first_last(town_seeds), out, work, Screen())
+
+
+@app.command("answers")
+def bench_answers(
+    protocol: Annotated[
+        str, typer.Option("--protocol", help="same-area or unseen-town.")
+    ] = "unseen-town",
+    preset: Annotated[str, typer.Option("--preset", help="smoke, small or full.")] = "small",
+    run: Annotated[
+        Path, typer.Option("--run", help="For unseen-town: a run, else the general model.")
+    ] = GENERAL,
+    out: Annotated[Path, typer.Option("--out", help="Markdown file.")] = Path(
+        "runs/bench/answers.md"
+    ),
+    work: Annotated[Path, typer.Option("--work", help="Folder of towns and runs.")] = Path(
+        "data/bench"
+    ),
+) -> None:
+    """Calibration, evidence, priors and several photos: what answers are worth."""
+    from zoomloc.cli.bench_answers import run_answers
+
+    run_answers(protocol, preset, run, out, work, Screen())
 
 
 @app.command("correlate")

@@ -7,8 +7,10 @@ import shutil
 from pathlib import Path
 
 from zoomloc.cli import steps
-from zoomloc.cli.evaluating import evaluate_split
+from zoomloc.cli.calibrating import calibrate_trained
+from zoomloc.cli.evaluating import Asked, evaluate_split
 from zoomloc.cli.screen import Screen
+from zoomloc.cli.telling import describe
 from zoomloc.cli.tiling import make_tiles
 from zoomloc.config import Config
 from zoomloc.errors import ConfigError
@@ -32,6 +34,7 @@ def run_demo(config: Config, run: Path, workers: int, screen: Screen) -> None:
         steps.read_photo_folder(config.photos, town / "photos", data, workers, screen)
         steps.split_table(config.split, table, screen)
     steps.train_run(config, run, screen)
+    calibrate_trained(run, screen)
     _show(config, run, screen)
 
 
@@ -46,14 +49,15 @@ def _show(config: Config, run: Path, screen: Screen) -> None:
     if _is_newer(report_path, run / "checkpoint-best.json"):
         report = read_json(report_path, "zoomloc/report/1", ConfigError)
     else:
-        report = evaluate_split(run, screen, report_path)
+        report = evaluate_split(run, screen, report_path, Asked(html=run / "report.html"))
     screen.recall_table(report)
     photos = read_photos(config.data / "photos.parquet", "test")
     photo = steps.most_certain(read_answers(run / "answers.jsonl"), photos)
     answers = list(Locator.load(run).answers([Query.of(photo)]))
     out = run / "map.html"
     steps.draw_map(answers, config.data, out)
-    screen.step("locate", steps.describe(answers[0]))
+    for i, line in enumerate(describe(answers[0])):
+        screen.step("" if i else "locate", line)
     screen.step("map", f"the answer that the model is surest of -> {out}")
 
 

@@ -6,8 +6,12 @@ Knows the names of the formats, not how they are read; each reader explains its 
 import json
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from zoomloc.errors import ConfigError
+
+if TYPE_CHECKING:
+    from zoomloc.belief.calibration import Calibration
 
 
 def explain(path: Path) -> list[str]:
@@ -73,14 +77,16 @@ def _pyramid(path: Path) -> list[str]:
 
 
 def _table(path: Path) -> list[str]:
-    from zoomloc.world.photos import read_photos, split_hash, split_protocol
+    from zoomloc.world.photos import READINGS, read_photos, split_hash, split_protocol
 
-    photos = read_photos(path)
+    photos, protocol = read_photos(path), split_protocol(path)
+    reading = READINGS.get(protocol or "")
     splits = Counter(p.split or "no split" for p in photos)
     drives = len({p.sequence_id for p in photos})
     return [
         f"photo table: {len(photos):,} photos of {drives} drives",
-        f"  split: {split_protocol(path) or 'unknown'} {dict(splits)}, {split_hash(photos)}",
+        f"  split: {protocol or 'unknown'} {dict(splits)}, {split_hash(photos)}",
+        *([f"  {reading}"] if reading else []),
         f"  with heading: {sum(p.bearing_deg is not None for p in photos):,}, with field of "
         f"view: {sum(p.fov_deg is not None for p in photos):,}",
     ]
@@ -114,7 +120,18 @@ def _checkpoint(path: Path) -> list[str]:
         lines.append(
             f"  val R@50m {val['value']:.1%} ({val['lo']:.1%} – {val['hi']:.1%}, n {val['n']})"
         )
-    return lines
+    return [*lines, _calibrated(about.calibration)]
+
+
+def _calibrated(known: "Calibration | None") -> str:
+    """On what probabilities were calibrated, and whether "not here" can be told."""
+    if known is None:
+        return "  not calibrated; 'zoomloc calibrate' does it"
+    told = "evidence" if known.slope is not None else "no evidence"
+    return (
+        f"  calibrated on {known.photos:,} val photos of {len(known.regions)} region(s): scale "
+        f"{known.scale:.2f}, floor {known.floor:.2%}, alpha {known.alpha:.2f}, {told}"
+    )
 
 
 def _photo(path: Path) -> list[str]:
@@ -149,13 +166,7 @@ def _json(path: Path) -> list[str]:
             f"licence: {region.licence or 'not stated'}",
         ]
     if schema.startswith("zoomloc/report"):
-        found = data.get("metrics", {}).get("r_at_50m")
-        if not found:
-            raise ConfigError(f"{path}: a report without r_at_50m; evaluate again")
-        return [
-            f"report of {data['run']}: {data['n']} photos, R@50m {found['value']:.1%} "
-            f"({found['lo']:.1%} – {found['hi']:.1%})"
-        ]
+        return _report(path, data)
     if schema.startswith("zoomloc/checkpoint"):
         return _checkpoint(path.with_suffix(".safetensors"))
     if schema.startswith("zoomloc/index"):
@@ -166,6 +177,18 @@ def _json(path: Path) -> list[str]:
             f"  checkpoint {data['checkpoint']}, {state}",
         ]
     raise ConfigError(f"{path}: JSON of another kind (schema {schema!r})")
+
+
+def _report(path: Path, data: dict[str, Any]) -> list[str]:
+    """Recall of a report, and what must be known to read it."""
+    found = data.get("metrics", {}).get("r_at_50m")
+    if not found:
+        raise ConfigError(f"{path}: a report without r_at_50m; evaluate again")
+    lines = [
+        f"report of {data['run']}: {data['n']} photos, R@50m {found['value']:.1%} "
+        f"({found['lo']:.1%} – {found['hi']:.1%})"
+    ]
+    return lines + ([f"  {data['reading']}"] if data.get("reading") else [])
 
 
 def _config(path: Path) -> list[str]:

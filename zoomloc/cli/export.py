@@ -22,7 +22,15 @@ def export_run(run: Path, out: Path) -> int:
     What is exported is a run itself: ``--run`` takes it. A card that is there stays, since
     somebody may have written into it. Raises CheckpointError.
     """
-    from zoomloc.checkpoint import best_checkpoint, load_explained, load_tensors, save_checkpoint
+    from zoomloc.checkpoint import (
+        best_checkpoint,
+        load_explained,
+        load_model,
+        load_tensors,
+        save_checkpoint,
+    )
+    from zoomloc.scorers.elsewhere import NAME, load_elsewhere, save_elsewhere
+    from zoomloc.world.files import sha256_of
 
     best = best_checkpoint(run)
     explained, weights = load_explained(best), load_tensors(best)
@@ -30,6 +38,9 @@ def export_run(run: Path, out: Path) -> int:
     config = explained.config.model_copy(update=nowhere)
     target = out / best.name
     save_checkpoint(target, weights, replace(explained, config=config))
+    other = load_elsewhere(run / NAME, load_model(best, explained), sha256_of(best)[:16])
+    if other is not None:
+        save_elsewhere(out / NAME, other, sha256_of(target)[:16])
     if not (out / CARD).is_file():
         parameters = sum(tensor.numel() for tensor in weights.values())
         write_text(out / CARD, card(explained, parameters, target.stat().st_size))

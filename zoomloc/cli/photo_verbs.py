@@ -3,6 +3,7 @@
 Knows nothing of how a step works.
 """
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,7 +11,8 @@ import typer
 
 from zoomloc.cli.screen import Screen
 from zoomloc.cli.tile_verbs import Overrides, folder_of
-from zoomloc.config import load_config
+from zoomloc.config import SplitConfig, load_config, parse_config
+from zoomloc.errors import ConfigError
 
 Quiet = Annotated[bool, typer.Option("--quiet", help="Only results and errors.")]
 Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
@@ -52,24 +54,40 @@ def _report(folder: Path, out: Path, screen: Screen) -> None:
     screen.step("report", f"-> {out}")
 
 
+def _else(what: str, key: str) -> str:
+    """Help of a flag of ``zoomloc split``: without it the config decides."""
+    return f"{what}; else the config's, or {getattr(SplitConfig(), key)}."
+
+
 def split(
-    table: Annotated[Path, typer.Argument(metavar="PHOTOS.parquet")],
-    by: Annotated[str, typer.Option("--by", help="sequence, block, image or region.")] = "sequence",
+    places: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="PHOTOS.parquet|CONFIG...",
+            help="A photo table; or YAMLs, packaged names or a region's folder, to split the table "
+            "there as they say; later ones win.",
+        ),
+    ],
+    by: Annotated[
+        str | None, typer.Option("--by", help=_else("sequence, block, image or region", "by"))
+    ] = None,
     group: Annotated[
-        str,
-        typer.Option("--group", help="What stays together: drive, or creator-day."),
-    ] = "drive",
-    val: Annotated[float, typer.Option("--val")] = 0.1,
-    test: Annotated[float, typer.Option("--test")] = 0.1,
+        str | None,
+        typer.Option("--group", help=_else("What stays together: drive, or creator-day", "group")),
+    ] = None,
+    val: Annotated[float | None, typer.Option(help=_else("Share of photos", "val"))] = None,
+    test: Annotated[float | None, typer.Option(help=_else("Share of photos", "test"))] = None,
     newest_test: Annotated[
-        bool,
-        typer.Option("--newest-test", help="The drives of the last day become the test split."),
-    ] = False,
-    block_m: Annotated[float, typer.Option("--block-m", help="Side of a block.")] = 200.0,
+        bool | None,
+        typer.Option(
+            "--newest-test/--no-newest-test", help="The last day's drives become the test split."
+        ),
+    ] = None,
+    block_m: Annotated[float | None, typer.Option(help=_else("Side of a block", "block_m"))] = None,
     buffer_m: Annotated[
-        float, typer.Option("--buffer-m", help="Between blocks of two splits, at least.")
-    ] = 25.0,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
+        float | None, typer.Option(help=_else("Between blocks of two splits, at least", "buffer_m"))
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help=_else("Another draw", "seed"))] = None,
     audit: Annotated[bool, typer.Option("--audit", help="Change nothing; look for leaks.")] = False,
     plot: Annotated[
         Path | None,
@@ -83,32 +101,51 @@ def split(
     quiet: Quiet = False,
 ) -> None:
     """Divide the photo table into train, val and test without leaks; or audit how it is."""
-    from data_prep.split import split_photos
     from zoomloc.cli import steps
 
     screen = Screen(quiet, to_stderr=as_json)
+    table, plan = _table_and_plan(places)
     if not audit:
-        plan = load_config([], [f"split.{k}={v}" for k, v in (
-            ("by", by), ("val", val), ("test", test), ("newest_test", newest_test), ("seed", seed)
-        )]).split  # fmt: skip
-        split_photos(
-            table,
-            plan.by,
-            plan.val,
-            plan.test,
-            plan.seed,
-            plan.newest_test,
-            block_m=block_m,
-            buffer_m=buffer_m,
-            group=group,  # type: ignore[arg-type]
-        )
-        steps.say_split(table, screen)
-        if by == "image":
-            screen.step("split", "LEAKY: neighbours of test photos are in train")
+        given = {
+            "by": by,
+            "group": group,
+            "val": val,
+            "test": test,
+            "newest_test": newest_test,
+            "block_m": block_m,
+            "buffer_m": buffer_m,
+            "seed": seed,
+        }
+        steps.split_table(_overridden(plan, given), table, screen)
     if audit or as_json:
         _audit(table, pictures, workers, as_json, screen)
     if plot is not None:
         _plot(table, plot, screen)
+
+
+def _table_and_plan(places: Sequence[Path]) -> tuple[Path, SplitConfig]:
+    """A photo table and how to split it: both by configs, or the table alone."""
+    tables = [place for place in places if _is_table(place)]
+    if tables and len(places) > 1:
+        raise ConfigError(
+            f"split: {tables[0]} is a photo table and stands alone; give either one table or "
+            "configs, and what a config would say as flags"
+        )
+    if tables:
+        return tables[0], SplitConfig()
+    config = load_config(places)
+    return config.data / "photos.parquet", config.split
+
+
+def _is_table(place: Path) -> bool:
+    is_yaml = place.suffix.lower() in (".yaml", ".yml")
+    return place.suffix == ".parquet" or (place.is_file() and not is_yaml)
+
+
+def _overridden(plan: SplitConfig, given: Mapping[str, object]) -> SplitConfig:
+    """A plan with the flags that were given in place of its own."""
+    flags = {key: value for key, value in given.items() if value is not None}
+    return parse_config({"split": plan.model_dump() | flags}, "flags").split
 
 
 def _audit(table: Path, pictures: bool, workers: int, as_json: bool, screen: Screen) -> None:

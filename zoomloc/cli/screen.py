@@ -77,6 +77,11 @@ class Screen:
         """The figures of a report: value, interval, chance."""
         n, protocol = report["n"], report["protocol"]
         title = f"{n} photos, {protocol['split']}, {protocol['candidates']}, {protocol['search']}"
+        papers = protocol.get("distance") == "haversine"  # and with them the paper's thresholds
+        if papers:
+            title += ", distances as the paper's (haversine)"
+        if "reading" in report:
+            title += f"\n{report['reading']}"
         table = Table(title=escape(title), title_justify="left", show_edge=False)
         for name, side in (
             ("measure", "left"),
@@ -88,7 +93,7 @@ class Screen:
             table.add_column(name, justify=side)  # type: ignore[arg-type]
         for key, label in _SHOWN:
             metric = report["metrics"].get(key)
-            if metric is not None:
+            if metric is not None and (papers or key != "r_at_40m"):
                 table.add_row(
                     label,
                     *_shown(metric, key),
@@ -96,21 +101,64 @@ class Screen:
                     _share(report["chance_constant"].get(key)),
                 )
         self.console.print(table)
+        if "calibration" in report:
+            self.console.print(escape(_trust(report["calibration"])))
+
+    def comparison(self, found: dict[str, Any]) -> None:
+        """Runs side by side, then what each other run has more or less than the first."""
+        title = f"{found['n']} photos of {found['drives']} drives that all runs answered"
+        table = Table(title=title, title_justify="left", show_edge=False)
+        for name in ("run", "within 25 m", "within 50 m", "within 100 m", "median error"):
+            table.add_column(name, justify="left" if name == "run" else "right")
+        for run in found["runs"]:
+            protocol = run["protocol"]
+            left = f", {run['left_out']} photos left out" if run["left_out"] else ""
+            told = f"{run['run']} ({protocol['candidates']}, {protocol['search']}{left})"
+            metrics = run["metrics"].items()
+            table.add_row(escape(told), *("{} ({})".format(*_shown(m, key)) for key, m in metrics))
+        for one in found["differences"]:
+            metrics = one["metrics"].items()
+            told = f"{one['run']} less {one['to']}"
+            table.add_row(escape(told), *(_apart(metric, key) for key, metric in metrics))
+        self.console.print(table)
 
 
 _SHOWN = (
     ("r_at_25m", "R@1 within 25 m"),
+    ("r_at_40m", "R@1 within 40 m"),
     ("r_at_50m", "R@1 within 50 m"),
     ("r_at_100m", "R@1 within 100 m"),
+    ("top5_r_at_50m", "top 5, 50 m"),
     ("exact_cell", "exact cell"),
     ("median_error_m", "median error"),
+    ("median_bearing_off_deg", "median heading"),
 )
 
 
 def _shown(metric: dict[str, Any], key: str) -> tuple[str, str]:
     if key.endswith("_m") and not key.startswith("r_at"):
         return f"{metric['value']:.0f} m", f"{metric['lo']:.0f} – {metric['hi']:.0f} m"
+    if key.endswith("_deg"):
+        return f"{metric['value']:.0f}°", f"{metric['lo']:.0f} – {metric['hi']:.0f}°"
     return _share(metric["value"]), f"{100 * metric['lo']:.1f} – {100 * metric['hi']:.1f} %"
+
+
+def _apart(metric: dict[str, Any], key: str) -> str:
+    """A difference with its sign and interval: points of per cent, or metres."""
+    metres = key == "median_error_m"
+    factor, digits, unit = (1, 0, "m") if metres else (100, 1, "points")
+    value, low, high = (f"{factor * metric[k]:+.{digits}f}" for k in ("value", "lo", "hi"))
+    return f"{value} {unit} ({low} to {high})"
+
+
+def _trust(found: dict[str, Any]) -> str:
+    """Whether probabilities and radii mean what they say, in one line."""
+    auroc = found["auroc"]
+    apart = "" if auroc is None else f", tells right from wrong with AUROC {auroc['value']:.2f}"
+    return (
+        f"probability is {100 * found['ece']:.1f} points off ({100 * found['ece_null']:.1f} would "
+        f"be noise){apart}; the 90 % radius holds {_share(found['radius90']['covers']['value'])}"
+    )
 
 
 def _share(value: Any) -> str:

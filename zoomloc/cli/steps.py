@@ -15,11 +15,8 @@ from zoomloc.cli.screen import Screen
 from zoomloc.config import (
     Config,
     PhotosConfig,
-    SearchConfig,
     SplitConfig,
     TownConfig,
-    load_config,
-    parse_config,
 )
 from zoomloc.errors import ConfigError, PhotoError
 from zoomloc.world.processes import worker_pool
@@ -28,7 +25,6 @@ REASONS_TOLD = 5  # of photos left out, on the screen
 
 if TYPE_CHECKING:
     from zoomloc.checkpoint import Explained
-    from zoomloc.locator import Locator, Query
     from zoomloc.world.answers import Answer
     from zoomloc.world.photos import Photo
 
@@ -85,6 +81,8 @@ def read_photos_of(plan: PhotosConfig, out: Path, workers: int, screen: Screen) 
         f"{summary.with_bearing / max(1, summary.photos):.0%} with a heading"
         f"{left_out} -> {summary.table}",
     )
+    for line in summary.empty:
+        screen.step("", line)
     for reason, count in list(summary.skipped.items())[:REASONS_TOLD]:
         screen.step("", f"{count:,} left out: {reason}")
 
@@ -100,32 +98,40 @@ def split_table(plan: SplitConfig, table: Path, screen: Screen) -> None:
     """Write train, val and test into the photo table."""
     from data_prep.split import split_photos
 
-    split_photos(
-        table,
-        by=plan.by,
-        val=plan.val,
-        test=plan.test,
-        seed=plan.seed,
-        newest_test=plan.newest_test,
-    )
+    split_photos(table, **plan.model_dump())
     say_split(table, screen)
 
 
-def say_split(table: Path, screen: Screen) -> None:
-    """One line on the splits of a photo table."""
+def split_where_none_is(config: Config, screen: Screen) -> None:
+    """Split the tables that a run trains on as the config says, where nobody has split them yet."""
     from zoomloc.world.photos import read_photos, split_protocol
 
-    photos = read_photos(table)
+    for folder in config.regions or (config.data,):
+        table = folder / "photos.parquet"
+        if not table.is_file() or split_protocol(table) is not None:
+            continue
+        if all(photo.split is None for photo in read_photos(table)):
+            split_table(config.split, table, screen)
+
+
+def say_split(table: Path, screen: Screen) -> None:
+    """One line on the splits of a photo table, and one more where they leak."""
+    from zoomloc.world.photos import READINGS, read_photos, split_protocol
+
+    photos, protocol = read_photos(table), split_protocol(table)
     parts = []
     for split in ("train", "val", "test"):
         chosen = [p for p in photos if p.split == split]
         drives = len({p.sequence_id for p in chosen})
         parts.append(f"{split} {len(chosen):,} photos of {drives} drives")
-    screen.step("split", f"{split_protocol(table)}: {', '.join(parts)}")
+    screen.step("split", f"{protocol}: {', '.join(parts)}")
+    if protocol in READINGS:  # said to the quiet too: nothing else tells before the evaluation
+        screen.result(f"{READINGS[protocol]}; split.by: sequence keeps drives apart")
 
 
 def train_run(config: Config, run: Path, screen: Screen) -> None:
-    """Train a run, or take it up where it was left."""
+    """Train a run, or take it up where it was left; photos without a split get one first."""
+    split_where_none_is(config, screen)  # before torch is loaded: too few drives are told at once
     from zoomloc.training.loop import Progress, train
 
     with screen.bar("train", "% of the time") as tick:
@@ -173,43 +179,6 @@ def index_region(region: Path, run: Path, screen: Screen) -> None:
     screen.step(
         "index", f"{built.encoded} of {built.chunks} chunks encoded, {size_mb:.0f} MB -> {folder}"
     )
-
-
-def search_with(search: SearchConfig, overrides: Sequence[str]) -> SearchConfig:
-    """Search settings with ``search.key=value`` changes; a trained run's others are fixed."""
-    foreign = [o for o in overrides if not o.startswith("search.")]
-    if foreign:
-        raise ConfigError(f"--set {foreign[0]}: only search.* can be changed after training")
-    tree = Config(search=search).to_dict()
-    changed = load_config([], overrides).model_dump(mode="json", exclude_unset=True)
-    return parse_config(tree | {"search": tree["search"] | changed["search"]}, "--set").search
-
-
-def locator_of_run(run: Path, region: Path | None, overrides: Sequence[str]) -> "Locator":
-    """A trained run's locator, with its search settings changed where asked for."""
-    from zoomloc.locator import Locator
-
-    locator = Locator.load(run, region)
-    if overrides:
-        locator = locator.with_search(search_with(locator.search, overrides))
-    return locator
-
-
-def locate_photos(locator: "Locator", photos: Sequence[Path]) -> list["Answer"]:
-    """Answers for photo files; where a photo's EXIF has a position it is taken as the truth."""
-    return list(locator.answers([query_of(photo) for photo in photos]))
-
-
-def query_of(photo: Path) -> "Query":
-    """A photo file as a query, with what its EXIF tells."""
-    from zoomloc.locator import Query
-    from zoomloc.world.cells import LatLng
-    from zoomloc.world.exif import read_exif
-
-    facts = read_exif(photo)
-    known = facts.lat is not None and facts.lng is not None
-    truth = LatLng(facts.lat, facts.lng) if known else None  # type: ignore[arg-type]
-    return Query(str(photo), photo, truth, facts.fov_deg, facts.projection)
 
 
 @contextmanager
@@ -283,40 +252,8 @@ def most_certain(answers: Sequence["Answer"], photos: Sequence["Photo"]) -> "Pho
     return found
 
 
-def describe(answer: "Answer") -> str:
-    """An answer in one sentence for people."""
-    text = (
-        f"{answer.photo}: {answer.lat:.6f}, {answer.lng:.6f}  probability "
-        f"{answer.probability:.2f} within 50 m; 90 % of the belief within "
-        f"{answer.radius90_m:.0f} m"
-    )
-    if answer.unknown:
-        text = f"{answer.photo}: unknown; best guess {text.split(': ', 1)[1]}"
-    if answer.error_m is not None:
-        text += f"; {answer.error_m:.0f} m from the position that the photo carries"
-    return text
-
-
 def as_json(thing: Any) -> str:
     """One JSON line."""
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
         thing = dataclasses.asdict(thing)
     return json.dumps(thing, ensure_ascii=False, default=str)
-
-
-def require_photos(photos: Sequence[Path]) -> list[Path]:
-    """Photo files, folders opened. Raises PhotoError where none is found."""
-    found: list[Path] = []
-    for photo in photos:
-        if photo.is_dir():
-            found += sorted(
-                p
-                for p in photo.rglob("*")
-                if p.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp")
-                and not p.name.startswith(".")
-            )
-        else:
-            found.append(photo)
-    if not found:
-        raise PhotoError(f"{', '.join(map(str, photos))}: no photo in there (.jpg, .png, .webp)")
-    return found

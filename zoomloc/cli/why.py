@@ -6,11 +6,11 @@ Knows nothing of how a match is reckoned or drawn; joins zoomloc.scorers.why and
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoomloc.cli.steps import needs_extra, query_of
+from zoomloc.cli.steps import needs_extra
 from zoomloc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from zoomloc.locator import Locator
+    from zoomloc.locator import Locator, Query
     from zoomloc.world.answers import Answer
 
 
@@ -25,12 +25,11 @@ def require_match(locator: "Locator", run: Path) -> None:
         )
 
 
-def draw_why(locator: "Locator", answer: "Answer", photo: Path, out: Path) -> None:
+def draw_why(locator: "Locator", answer: "Answer", query: "Query", out: Path) -> None:
     """One picture: the photo's fan, belief over the region, and the fan laid on the answer."""
     with needs_extra("maps"):
         from maps.why import write_why
     from zoomloc.scorers.why import why
 
-    shown = locator.shown(query_of(photo))
-    reasons = why(locator.scorer, shown, answer.place, answer.bearing_deg)
-    write_why(answer, locator.region, locator.pyramid, reasons, photo, out)
+    reasons = why(locator.scorer, locator.shown(query), answer.place, answer.bearing_deg)
+    write_why(answer, locator.region, locator.pyramid, reasons, query.path, out)

@@ -1,7 +1,7 @@
 """One YAML becomes one frozen, strict tree; all defaults live in its sections.
 
 Knows nothing of torch or of the files that a config points to. Paths in a YAML count from
-the folder in which the command runs.
+the folder in which the command runs. A region's folder stands for a YAML that names it as data.
 """
 
 import difflib
@@ -78,12 +78,12 @@ GENERAL = Path(__file__).resolve().parents[1] / "general"  # the run that comes 
 def load_config(sources: Sequence[str | Path], overrides: Sequence[str] = ()) -> Config:
     """The tree of one or several YAMLs (later ones win) and of overrides ``a.b=c``.
 
-    A source is a path, or the name of a packaged config such as ``demo`` or
-    ``models/justzoomin``. Raises ConfigError for a missing file, no YAML, an unknown key.
+    A source is a path, the name of a packaged config such as ``demo`` or ``models/justzoomin``,
+    or a folder with a region.json. Raises ConfigError for a missing file, no YAML, an unknown key.
     """
     merged: dict[str, Any] = {}
     for source in sources:
-        merged = _merge(merged, _read_yaml(find_config(source)))
+        merged = _merge(merged, _tree_of(find_config(source)))
     for override in overrides:
         merged = _merge(merged, _parse_override(override))
     return parse_config(merged, " + ".join(str(s) for s in sources) or "config")
@@ -98,7 +98,10 @@ def parse_config(tree: dict[str, Any], origin: str) -> Config:
 
 
 def find_config(source: str | Path) -> Path:
-    """The file that a path or a packaged name stands for. Raises ConfigError."""
+    """The file or the region's folder that a path or a packaged name stands for.
+
+    Of a folder and a packaged config of one name, the config. Raises ConfigError.
+    """
     path = Path(source)
     if path.is_file():
         return path
@@ -106,6 +109,13 @@ def find_config(source: str | Path) -> Path:
         for candidate in (folder / path, folder / f"{source}.yaml"):
             if candidate.is_file():
                 return candidate
+    if (path / "region.json").is_file():
+        return path
+    if path.is_dir():
+        raise ConfigError(
+            f"config {path}: a folder without region.json; 'zoomloc tiles --raster ortho.tif "
+            f"--out {path}' makes it a region, or give a YAML"
+        )
     known = sorted(
         str(p.relative_to(f).with_suffix("")) for f in packaged_folders() for p in f.rglob("*.yaml")
     )
@@ -116,6 +126,13 @@ def packaged_folders() -> list[Path]:
     """Where packaged configs lie: inside the wheel, or beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     return [f for f in (package / "configs", package.parent / "configs") if f.is_dir()]
+
+
+def _tree_of(path: Path) -> dict[str, Any]:
+    """What a YAML says; a region's folder says its name and where it is."""
+    if path.is_dir():
+        return {"name": path.resolve().name, "data": str(path)}
+    return _read_yaml(path)
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -120,11 +120,18 @@ class PhotosConfig(Section):
     view_fov_deg: float = Field(90.0, gt=10, lt=150)
 
 
-class SplitConfig(Section):
-    """How photos are divided into train, val and test."""
+SplitBy = Literal["sequence", "block", "image", "region"]
+SplitGroup = Literal["drive", "creator-day"]
 
-    by: Literal["sequence", "block", "image", "region"] = "sequence"
+
+class SplitConfig(Section):
+    """How photos are divided into train, val and test; image leaks, the paper's way."""
+
+    by: SplitBy = "sequence"
+    group: SplitGroup = "drive"  # what stays together: creator-day, all of one's drives of a day
     val: float = Field(0.1, ge=0, lt=1)
     test: float = Field(0.1, ge=0, lt=1)
     newest_test: bool = False  # the drives of the last day become the test split
+    block_m: float = Field(200.0, gt=0)  # side of a block
+    buffer_m: float = Field(25.0, ge=0)  # between photos of two splits, by block
     seed: int = 0

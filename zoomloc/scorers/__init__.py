@@ -16,6 +16,7 @@ from zoomloc.model.match import MapIndex, MatchModel
 from zoomloc.model.residual import ResidualZoom
 from zoomloc.model.towers import Towers
 from zoomloc.model.zoom import ZoomModel
+from zoomloc.scorers.elsewhere import NAME, load_elsewhere
 from zoomloc.scorers.mapped import folder_of, open_index
 from zoomloc.scorers.matches import MatchScorer
 from zoomloc.scorers.residual import ResidualScorer
@@ -62,6 +63,14 @@ def with_index(scorer: Any, region: Path, made_by: dict[str, str]) -> Any:
         return open_index(scorer.model, scorer.ground, folder, checkpoint, imagery)
 
     return replace(scorer, kept=kept)
+
+
+def with_elsewhere(scorer: Any, run: Path, made_by: dict[str, str]) -> Any:
+    """The scorer, with the places of other ground that stand beside its run, if some do."""
+    if not isinstance(scorer, MatchScorer):
+        return scorer
+    path = run / NAME
+    return replace(scorer, elsewhere=load_elsewhere(path, scorer.model, made_by["checkpoint"]))
 
 
 def searching(scorer: Any, search: SearchConfig) -> Any:

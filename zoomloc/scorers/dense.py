@@ -37,6 +37,14 @@ class DenseScorer:
         """(B, rows, columns) log-scores of all terminal cells at once."""
         return state.scores[-1]
 
+    def evidence(self, state: DenseState) -> Floats | None:
+        """Nothing is known of other ground."""
+        return None
+
+    def place_prior(self) -> Floats | None:
+        """It knows nothing of places without a photo."""
+        return None
+
     def sharpened(
         self, state: DenseState, photo: int, place: LatLng
     ) -> tuple[LatLng, float | None, float | None]:

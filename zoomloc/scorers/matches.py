@@ -46,13 +46,16 @@ class Looks:
     fans: tuple[Fans, ...]
     owner: Tensor  # (rows of all fans,)
     count: int
+    headings: Tensor | None = None  # (N, B) log p of each heading; None where none is known
 
     def only(self, photo: int) -> "Looks":
         """One of the photos."""
         owners = self.owner.split([len(fan.confidence) for fan in self.fans])
         chosen = [_rows(fan, own == photo) for fan, own in zip(self.fans, owners, strict=True)]
         fans = tuple(fan for fan in chosen if len(fan.confidence))
-        return Looks(fans, torch.zeros(sum(len(f.confidence) for f in fans), dtype=torch.long), 1)
+        owner = torch.zeros(sum(len(f.confidence) for f in fans), dtype=torch.long)
+        headings = None if self.headings is None else self.headings[:, photo : photo + 1]
+        return Looks(fans, owner, 1, headings)
 
 
 @dataclass
@@ -60,6 +63,7 @@ class MatchState(DenseState):
     """Scores of all cells, and the photos for a closer look."""
 
     looks: list[Looks]  # AT_ONCE photos each
+    better_here: Floats | None = None  # (B,) log-likelihood ratio against other ground
 
 
 @dataclass
@@ -77,6 +81,7 @@ class MatchScorer(DenseScorer):
     use_memory: bool = False
     kept: Callable[[], MapIndex | None] | None = None
     known: "KnownPhotos | None" = None
+    elsewhere: Lattice | None = None  # places of other ground, see ``scorers.elsewhere``
     products: int = 0  # multiply-adds of all comparisons so far
 
     @cached_property
@@ -88,9 +93,37 @@ class MatchScorer(DenseScorer):
     def start(self, photos: Sequence[Shown]) -> MatchState:
         """Photos -> log-likelihoods of all terminal cells, summed over headings and places."""
         looks = [self._looks(photos[i : i + AT_ONCE]) for i in range(0, len(photos), AT_ONCE)]
-        return MatchState(summed_up(self._leaves(photos, looks), self.views.region), looks)
+        matched = self._matched_cells(looks)
+        leaves = self._leaves(photos, matched)
+        return MatchState(
+            summed_up(leaves, self.views.region), looks, self._better_here(matched, looks)
+        )
 
-    def _leaves(self, photos: Sequence[Shown], looks: Sequence[Looks]) -> Floats:
+    def evidence(self, state: DenseState) -> Floats | None:
+        """(B,) log-likelihood ratio of this ground against other ground, if that is known."""
+        return state.better_here if isinstance(state, MatchState) else None
+
+    @torch.inference_mode()
+    def place_prior(self) -> Floats:
+        """(rows, columns) log-share of photos that each cell would hold, were none looked at."""
+        found = self._in_cells(self.index.unary[None].float().cpu())[0]
+        total = torch.from_numpy(found[np.isfinite(found)]).logsumexp(0)
+        return np.asarray(found - float(total))
+
+    def _leaves(self, photos: Sequence[Shown], matched: Floats) -> Floats:
+        """(B, rows, columns) log-scores of all terminal cells, from those of the match."""
+        return matched
+
+    def _better_here(self, matched: Floats, looks: Sequence[Looks]) -> Floats | None:
+        """(B,) log of the mean likelihood of the region's cells over that of other ground."""
+        if self.elsewhere is None:
+            return None
+        other = torch.cat([self._compared(p, self.elsewhere).logsumexp(0).cpu() for p in looks])
+        here = torch.from_numpy(matched[:, self.views.coverage.leaves])
+        found = _log_mean(here) - _log_mean(other.double())
+        return np.asarray(found.numpy(), np.float64)
+
+    def _matched_cells(self, looks: Sequence[Looks]) -> Floats:
         """(B, rows, columns) log-likelihoods of all terminal cells."""
         leaves = np.concatenate([self._in_cells(self._everywhere(part).cpu()) for part in looks])
         if self.known is not None:
@@ -187,6 +220,13 @@ class MatchScorer(DenseScorer):
         return self.model.lattice_at(self.index, *at, place, kind)
 
     def _compared(self, looks: Looks, lattice: Lattice) -> Tensor:
+        """(N, B, J) logits of headings and places, what is known of headings taken in."""
+        logits = self._matched(looks, lattice)
+        if looks.headings is None:
+            return logits
+        return logits + looks.headings.to(logits.device)[:, :, None]
+
+    def _matched(self, looks: Looks, lattice: Lattice) -> Tensor:
         """(N, B, J) logits of headings and places; unknown fields of view are averaged over."""
         size = sum(fan.features.numel() for fan in looks.fans)
         self.products += len(lattice.bins) * size * lattice.bins.shape[2]
@@ -227,7 +267,8 @@ class MatchScorer(DenseScorer):
             )
             fans.append(self.model.encode_photos(as_tensor(pictures, device), weights.to(device)))
             owner += [i for i, _ in chosen]
-        return Looks(tuple(fans), torch.tensor(owner), len(photos))
+        headings = _log_headings(photos, spec.slices)
+        return Looks(tuple(fans), torch.tensor(owner), len(photos), headings)
 
     def _in_cells(self, places: Tensor) -> Floats:
         """(B, H, W) of the features' places -> log-mean over each terminal cell's places."""
@@ -268,6 +309,21 @@ def _rows(fan: Fans, chosen: Tensor) -> Fans:
     """Some rows of fans."""
     whole = None if fan.whole is None else fan.whole[chosen]
     return Fans(fan.features[chosen], fan.confidence[chosen], whole)
+
+
+def _log_headings(photos: Sequence[Shown], slices: int) -> Tensor | None:
+    """(N, B) log p of each heading of a photo's middle, 0 where unknown; None if all are."""
+    if all(photo.heading is None for photo in photos):
+        return None
+    bearings_deg = np.arange(slices, dtype=np.float64) * (360 / slices)
+    even = np.zeros(slices)
+    known = [photo.heading.log_share(bearings_deg) if photo.heading else even for photo in photos]
+    return torch.from_numpy(np.stack(known, 1)).float()
+
+
+def _log_mean(scores: Tensor) -> Tensor:
+    """(B, n) -> (B,) log of the mean of exponentials."""
+    return scores.logsumexp(1) - math.log(scores.shape[1])
 
 
 def _mean_bearing(share: Tensor) -> tuple[float, float]:

@@ -4,14 +4,14 @@ Knows nothing of search or of answers.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from zoomloc.scorers.dense import DenseState
-from zoomloc.scorers.matches import Looks, MatchScorer, MatchState
+from zoomloc.scorers.matches import MatchScorer, MatchState
 from zoomloc.scorers.shown import Shown
 from zoomloc.scorers.towers import TowersScorer
 from zoomloc.scorers.zooms import ZoomScorer
@@ -22,7 +22,7 @@ from zoomloc.world.cells import Cell, Floats, Ints
 class ResidualState(MatchState):
     """The match's scores, and tokens (B, P, D) of the photos for f."""
 
-    tokens: Tensor
+    tokens: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 @dataclass
@@ -40,13 +40,13 @@ class ResidualScorer(MatchScorer):
         state = super().start(photos)
         if self.corrections is None:
             return state
-        return ResidualState(state.scores, state.looks, self.corrections.start(photos))
+        tokens = self.corrections.start(photos)
+        return ResidualState(state.scores, state.looks, state.better_here, tokens)
 
-    def _leaves(self, photos: Sequence[Shown], looks: Sequence[Looks]) -> Floats:
-        found = super()._leaves(photos, looks)
+    def _leaves(self, photos: Sequence[Shown], matched: Floats) -> Floats:
         if self.beside is None:
-            return found
-        return np.asarray(found + self.beside.start(photos).scores[-1])
+            return matched
+        return np.asarray(matched + self.beside.start(photos).scores[-1])
 
     def roots(self, state: DenseState) -> Floats:
         """(B, R) log-scores of the roots that have imagery."""

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from zoomloc.belief.priors import Heading
 from zoomloc.model.precision import home_of
 
 Pictures = npt.NDArray[np.uint8]
@@ -20,11 +21,15 @@ ENCODE_AT_ONCE = 128
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """One photo: ``picture`` (h, w, 3) uint8; the field of view of its width, where known."""
+    """One photo: ``picture`` (h, w, 3) uint8; the field of view of its width, where known.
+
+    ``heading``: where its middle looks, where known; only a match makes use of it.
+    """
 
     picture: Pictures
     fov_deg: float | None = None
     projection: str = "perspective"
+    heading: Heading | None = None
 
 
 def as_tensor(pictures: Sequence[Pictures], device: torch.device) -> Tensor:

@@ -62,6 +62,14 @@ class ZoomScorer:
         """The zoom transformer cannot score all terminal cells at once."""
         return None
 
+    def evidence(self, state: Tensor) -> None:
+        """Nothing is known of other ground."""
+        return None
+
+    def place_prior(self) -> None:
+        """It knows nothing of places without a photo."""
+        return None
+
     def sharpened(
         self, state: Tensor, photo: int, place: LatLng
     ) -> tuple[LatLng, float | None, float | None]:

@@ -22,7 +22,7 @@ from zoomloc.belief.metrics import bootstrap_over_groups
 from zoomloc.checkpoint import Explained, encoders_of, save_checkpoint, weights_of
 from zoomloc.config import Config, TrainConfig
 from zoomloc.errors import ConfigError, PhotoError
-from zoomloc.evaluate import as_dict, error_report
+from zoomloc.evaluate import error_report
 from zoomloc.index import RegionViews
 from zoomloc.locator import Locator, Query, open_views
 from zoomloc.scorers import scorer_of
@@ -306,7 +306,7 @@ class _Loop:
             drives += val.drives
         # of two poor models it tells the better one long before any recall does
         searched = bootstrap_over_groups(np.log10(np.maximum(shares, 1e-9)), drives, "mean", seed=0)
-        return error_report(answers, drives) | {"log10_searched_share": as_dict(searched)}
+        return error_report(answers, drives) | {"log10_searched_share": searched.to_json()}
 
     def _save_last(self) -> None:
         """Save the whole state, keep the newest few, write the log."""

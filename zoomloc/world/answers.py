@@ -1,4 +1,4 @@
-"""Answer and Candidate: where a photo was taken, how sure that is, and the file of answers.
+"""Answer and its parts: where a photo was taken, how sure that is, and the file of answers.
 
 Knows nothing of how answers are found. One JSON object a line; ``docs/formats.md`` and
 ``schemas/answer.schema.json`` describe it.
@@ -30,12 +30,21 @@ class Candidate:
 
 
 @dataclass(frozen=True)
+class Alternative:
+    """Another place, apart from the answer, and the posterior mass of a disc round it."""
+
+    lat: float
+    lng: float
+    probability: float
+
+
+@dataclass(frozen=True)
 class Answer:
     """Where a photo was taken. Lengths in metres, angles in degrees, masses as fractions 0-1.
 
     ``path`` holds quadkeys from the root to the terminal cell of (lat, lng); ``posterior`` pairs
-    of quadkey (cells of any level) and mass that sum to 1. Raises ZoomlocError for what is no
-    place or no probability.
+    of quadkey (cells of any level) and mass that sum to 1; ``given`` what was told beside the
+    photo, in words. Raises ZoomlocError for what is no place or no probability.
     """
 
     photo: str
@@ -55,6 +64,9 @@ class Answer:
     truth: LatLng | None = None
     error_m: float | None = None
     made_by: dict[str, str] = field(default_factory=dict)
+    alternatives: tuple[Alternative, ...] = ()
+    given: dict[str, str] = field(default_factory=dict)
+    agreement: float | None = None  # log of how well the photo goes with the place given; 0 even
 
     def __post_init__(self) -> None:
         for place in (LatLng(self.lat, self.lng), self.truth):
@@ -89,12 +101,15 @@ class Answer:
             "bearing_spread_deg": self.bearing_spread_deg,
             "path": list(self.path),
             "candidates": [vars(candidate) for candidate in self.candidates],
+            "alternatives": [vars(other) for other in self.alternatives],
             "posterior": [{"quadkey": key, "mass": mass} for key, mass in self.posterior],
             "evidence": self.evidence,
             "unknown": self.unknown,
             "not_here": self.not_here,
             "truth": None if self.truth is None else self.truth._asdict(),
             "error_m": self.error_m,
+            "given": self.given,
+            "agreement": self.agreement,
             "made_by": self.made_by,
         }
 
@@ -141,6 +156,12 @@ def _answer(data: dict[str, Any]) -> Answer:
         truth=None if truth is None else LatLng(float(truth["lat"]), float(truth["lng"])),
         error_m=_optional(data["error_m"]),
         made_by={str(key): str(value) for key, value in data["made_by"].items()},
+        alternatives=tuple(  # files of older versions hold none
+            Alternative(float(o["lat"]), float(o["lng"]), float(o["probability"]))
+            for o in data.get("alternatives", ())
+        ),
+        given={str(key): str(value) for key, value in data.get("given", {}).items()},
+        agreement=_optional(data.get("agreement")),
     )
 
 
@@ -151,6 +172,12 @@ def _optional(value: Any) -> float | None:
 # files
 
 
+def answers_beside(report: Path) -> Path:
+    """Where the answers behind a report lie; any but report.json keeps its answers to itself."""
+    own = report.name == "report.json"
+    return report.parent / ("answers.jsonl" if own else f"{report.stem}.answers.jsonl")
+
+
 def write_answers(answers: Iterable[Answer], path: Path) -> None:
     """Write ``answers.jsonl``, one answer a line (atomic).
 
@@ -159,11 +186,20 @@ def write_answers(answers: Iterable[Answer], path: Path) -> None:
     """
     with written_whole(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         for answer in answers:
-            try:
-                line = json.dumps(answer.to_json(), ensure_ascii=False, allow_nan=False)
-                file.write(line + "\n")
-            except ValueError as error:
-                raise ZoomlocError(f"answer for {answer.photo!r}: {error}") from error
+            file.write(line_of(answer))
+
+
+def line_of(answer: Answer) -> str:
+    """The line of ``answers.jsonl``, its end included.
+
+    Raises ZoomlocError for a value that JSON has no number for, or a name that is no text.
+    """
+    try:
+        line = json.dumps(answer.to_json(), ensure_ascii=False, allow_nan=False)
+        line.encode()
+    except ValueError as error:
+        raise ZoomlocError(f"answer for {answer.photo!r}: {error}") from error
+    return line + "\n"
 
 
 def read_answers(path: Path) -> list[Answer]:
@@ -183,54 +219,3 @@ def read_answers(path: Path) -> list[Answer]:
             f"{path}, line {number}: {error}; write it again with 'zoomloc evaluate'"
         ) from error
     return answers
-
-
-def to_geojson(answers: Iterable[Answer]) -> dict[str, Any]:
-    """A FeatureCollection (RFC 7946, lng before lat) for any GIS.
-
-    Each feature has ``photo`` and ``kind``: answer and truth (points), error (a line between
-    them), candidate (points) and path (a polygon for each zoom).
-    """
-    features = [feature for answer in answers for feature in _features(answer)]
-    return {"type": "FeatureCollection", "features": features}
-
-
-def _features(answer: Answer) -> list[dict[str, Any]]:
-    here = [answer.lng, answer.lat]
-    facts = ("probability", "radius50_m", "radius90_m", "bearing_deg", "error_m", "unknown",
-             "not_here")  # fmt: skip
-    features = [
-        _feature(answer, "answer", "Point", here, {k: getattr(answer, k) for k in facts}),
-    ]
-    for zoom, quadkey in enumerate(answer.path):
-        features.append(
-            _feature(answer, "path", "Polygon", [_ring(quadkey)],
-                     {"quadkey": quadkey, "zoom": zoom})
-        )  # fmt: skip
-    for found in answer.candidates:
-        facts_of_it = {"quadkey": found.quadkey, "probability": found.probability}
-        at = [found.lng, found.lat]
-        features.append(_feature(answer, "candidate", "Point", at, facts_of_it))
-    if answer.truth is not None:
-        there = [answer.truth.lng, answer.truth.lat]
-        features.append(_feature(answer, "truth", "Point", there, {}))
-        features.append(
-            _feature(answer, "error", "LineString", [here, there], {"error_m": answer.error_m})
-        )
-    return features
-
-
-def _feature(
-    answer: Answer, kind: str, geometry: str, coordinates: Any, facts: dict[str, Any]
-) -> dict[str, Any]:
-    return {
-        "type": "Feature",
-        "geometry": {"type": geometry, "coordinates": coordinates},
-        "properties": {"photo": answer.photo, "kind": kind, **facts},
-    }
-
-
-def _ring(quadkey: str) -> list[list[float]]:
-    """Outline of a cell, counter-clockwise as RFC 7946 asks, closed."""
-    west, south, east, north = cell_of_quadkey(quadkey).bounds
-    return [[west, south], [east, south], [east, north], [west, north], [west, south]]

@@ -21,7 +21,9 @@ Ints = npt.NDArray[np.int64]
 
 MAX_LEVEL = 30
 MAX_LAT_DEG = 85.051128779806604  # where Web Mercator is as high as it is wide
+SPHERE_M = 6_378_137.0  # radius of Web Mercator's sphere, and of the one the paper measures on
 EQUATOR_M = 40_075_016.685578488  # 2 pi x 6,378,137 m, the width of the Web Mercator square
+_BITS = str.maketrans("0123", "0101"), str.maketrans("0123", "0011")  # x and y of a digit
 
 
 class LatLng(NamedTuple):
@@ -127,8 +129,8 @@ def cell_of_quadkey(quadkey: str) -> Cell:
         raise RegionError(f"quadkey {quadkey[:40]!r}: only digits 0 to 3, at most {MAX_LEVEL}")
     if not quadkey:
         return Cell(0, 0, 0)
-    tile = mercantile.quadkey_to_tile(quadkey)
-    return Cell(tile.z, tile.x, tile.y)
+    x, y = (int(quadkey.translate(bits), 2) for bits in _BITS)  # files hold many thousands
+    return Cell(len(quadkey), x, y)
 
 
 def xy_of(lat: Floats, lng: Floats, level: int) -> tuple[Floats, Floats]:
@@ -174,6 +176,18 @@ def distances_m(lat: Floats, lng: Floats, lat2: Floats, lng2: Floats) -> Floats:
 def distance_m(here: LatLng, there: LatLng) -> float:
     """Geodesic metres between two places."""
     return float(geod().inv(here.lng, here.lat, there.lng, there.lat)[2])
+
+
+def sphere_distance_m(here: LatLng, there: LatLng) -> float:
+    """Metres between two places on a sphere of SPHERE_M, by the haversine formula.
+
+    Only for figures beside those of the paper, which measures so: 0.28 % more than the geodesic
+    from north to south, 0.13 % less from east to west at 39 degrees.
+    """
+    lat, lng, lat2, lng2 = np.radians([*here, *there])
+    bow = np.sin((lat2 - lat) / 2) ** 2
+    bow += np.cos(lat) * np.cos(lat2) * np.sin((lng2 - lng) / 2) ** 2
+    return float(2 * SPHERE_M * np.arcsin(np.sqrt(min(bow, 1.0))))
 
 
 def moved(place: LatLng, bearing_deg: float, metres: float) -> LatLng:

@@ -25,6 +25,9 @@ SCHEMA = "zoomloc/photos/1"
 SPLITS = ("train", "val", "test")
 PROJECTIONS = ("perspective", "equirectangular", "fisheye")
 PROTOCOLS = ("random-image", "sequence-disjoint", "block-disjoint", "unseen-region")
+READINGS = {  # by protocol: what must stand beside figures, and beside the split itself
+    "random-image": "LEAKY: neighbours of test photos are in train, so figures are too good"
+}
 
 _TEXTS = ("id", "path", "projection", "sequence_id", "source", "licence", "creator")
 _OPTIONAL_NUMBERS = ("bearing_deg", "fov_deg", "true_lat", "true_lng", "true_bearing_deg")
@@ -366,11 +369,16 @@ def _check_schema(table: "pa.Table", path: Path) -> None:
 
 def write_skipped(skipped: Sequence[Skipped], path: Path) -> None:
     """Write ``skipped.parquet`` (atomic); an empty one where nothing was left out."""
+    _write_table(skipped_table(skipped), path)
+
+
+def skipped_table(skipped: Sequence[Skipped]) -> "pa.Table":
+    """Rows of ``skipped.parquet``."""
     import pyarrow as pa
 
     paths = pa.array([_printable(s.path) for s in skipped], pa.string())
     reasons = pa.array([_printable(s.reason) for s in skipped], pa.string())
-    _write_table(pa.table({"path": paths, "reason": reasons}), path)
+    return pa.table({"path": paths, "reason": reasons})
 
 
 def read_skipped(path: Path) -> list[Skipped]:
