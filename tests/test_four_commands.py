@@ -43,11 +43,12 @@ def first_commands() -> list[list[str]]:
 
 
 def run(words: list[str], cwd: Path) -> str:
-    """What a command tells, which must succeed."""
+    """What a command tells, which must succeed; 3 is an answer that owns to be unsure."""
     assert words[0] == "zoomloc"
     command = [sys.executable, "-m", *words]
     told = subprocess.run(command, cwd=cwd, capture_output=True, text=True, env=os.environ | ENV)
-    assert told.returncode == 0, f"{shlex.join(words)}: {told.stderr}"
+    fine = (0, 3) if words[1] == "locate" else (0,)  # after 12 steps it may well be unsure
+    assert told.returncode in fine, f"{shlex.join(words)}: {told.stderr}"
     return told.stdout
 
 

@@ -212,6 +212,14 @@ def _group(
 # other ground
 
 
+def forget(run: Path) -> None:
+    """Take an earlier calibration out of a run's checkpoint."""
+    path = best_checkpoint(run)
+    explained = load_explained(path)
+    if explained.calibration is not None:
+        write_explained(path, replace(explained, calibration=None))
+
+
 def keep_elsewhere(run: Path, pictures: Sequence[Picture]) -> int:
     """Encode pictures of other ground beside a run's checkpoint; how many places. 0: no match."""
     path = best_checkpoint(run)

@@ -217,30 +217,25 @@ class Locator:
         state = self.scorer.start(photos)
         posteriors = search(self.scorer, photos, coverage, self._plan, state, ratios)
         single = self._concluded(state, posteriors, [None] * len(photos))
-        alpha = self.calibration.alpha if len(queries) > 1 else 1.0
-        belief = joined(
-            np.stack([on_leaves(f.posterior, coverage) for f in single]),
-            self.place_prior(),
-            alpha,
-            coverage,
-        )
-        told = [f.evidence for f in single if f.evidence is not None]
-        evidence = alpha * sum(told) if told else None
-        found = Found(belief, belief.best_point(DISC_M), evidence=evidence)
-        if ratios is not None:
-            belief, agreement = under(belief, ratios[0])
-            found = Found(
-                belief,
-                belief.best_point(DISC_M),
-                evidence=agreement + (evidence or 0.0),
-                agreement=agreement,
-            )
-        name = " + ".join(query.name for query in queries)
-        whole = replace(queries[0], name=name)
-        photo = hashlib.sha256(
-            "".join(sha256_of(query.path) for query in queries).encode()
-        ).hexdigest()[:16]
+        found = self._joined(single, None if ratios is None else ratios[0])
+        told = "".join(sha256_of(query.path) for query in queries)
+        photo = hashlib.sha256(told.encode()).hexdigest()[:16]
+        whole = replace(queries[0], name=" + ".join(query.name for query in queries))
         return self.answer(whole, found, {"photo": photo, **self.made_by})
+
+    def _joined(self, single: Sequence[Found], log_ratio: Floats | None) -> Found:
+        """What photos say together, under what is known beforehand."""
+        coverage = self.scorer.views.coverage
+        alpha = self.calibration.alpha if len(single) > 1 else 1.0
+        grids = np.stack([on_leaves(found.posterior, coverage) for found in single])
+        belief = joined(grids, self.place_prior(), alpha, coverage)
+        told = [found.evidence for found in single if found.evidence is not None]
+        evidence = alpha * sum(told) if told else None
+        if log_ratio is None:
+            return Found(belief, belief.best_point(DISC_M), evidence=evidence)
+        belief, agreement = under(belief, log_ratio)
+        evidence = agreement + (evidence or 0.0)
+        return Found(belief, belief.best_point(DISC_M), evidence=evidence, agreement=agreement)
 
     def place_prior(self) -> Floats:
         """(rows, columns) log p0 of terminal cells."""

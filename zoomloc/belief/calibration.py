@@ -23,6 +23,7 @@ from zoomloc.world.cells import Floats, LatLng
 SCALES = np.exp(np.linspace(np.log(0.1), np.log(4.0), 75))  # that are tried
 FLOORS = np.concatenate([[1e-6], np.logspace(-4, np.log10(0.5), 40)])
 ALPHAS = np.linspace(0.1, 1.0, 19)
+UNFITTED = 0.5  # alpha where no val photos stand close together
 HERE_LOST = 0.05  # of the photos from here that may be called "not here"
 RIDGE = 1e-3  # keeps the slope of evidence finite where it tells all photos apart
 
@@ -193,10 +194,10 @@ def fit_alpha(groups: Sequence[tuple[Floats, Floats, int]]) -> float:
     """What each of several photos counts, by the likelihood of the true cell.
 
     groups: (log-masses (n, cells) of each photo, log p0 (cells,), index of the true cell).
-    1 where there are none.
+    UNFITTED where there are none: photos of one place may be all but copies.
     """
     if not groups:
-        return 1.0
+        return UNFITTED
     nll = np.zeros(len(ALPHAS))
     for log_masses, log_p0, truth in groups:
         seen = np.isfinite(log_p0)

@@ -51,12 +51,17 @@ def calibrate_run(
     picture: Path | None = None,
 ) -> None:
     """Fit the calibration of a run and write it into its checkpoint."""
-    from zoomloc.calibrate import calibrate, keep_elsewhere, pictures_of
+    from zoomloc.calibrate import calibrate, forget, keep_elsewhere, pictures_of
+    from zoomloc.scorers.elsewhere import write_mosaic
 
     config = explained_of_run(run).config
     ground = _other_ground(run, config, elsewhere)
     sources = _sources(regions or config.val_regions or config.regions or (config.data,), most)
-    places = keep_elsewhere(run, pictures_of(run, ground)) if ground else 0
+    forget(run)  # a calibration holds with the other ground that it was fitted with
+    pictures = pictures_of(run, ground) if ground else []
+    if picture is not None:
+        write_mosaic(picture, pictures)
+    places = keep_elsewhere(run, pictures) if pictures else 0
     with screen.bar("calibrate", "photos") as tick:
         made = calibrate(run, sources, tick)
     screen.step("calibrate", _told(made, places))
