@@ -22,7 +22,7 @@ from zoomloc.belief.calibration import (
     tempered_truths,
 )
 from zoomloc.belief.posterior import log_sum
-from zoomloc.belief.reweigh import floored, tempered
+from zoomloc.belief.reweigh import floored, on_leaves, tempered
 from zoomloc.belief.search import from_leaves
 from zoomloc.checkpoint import build_model, load_explained, save_checkpoint, write_explained
 from zoomloc.errors import CheckpointError
@@ -40,19 +40,22 @@ def test_the_truths_of_all_scales_are_those_of_tempered_beliefs(seed, roots, lea
     posterior = mixed(seed, region)
     truth = at(region, leaf % 16 + 0.3, leaf // 16 + 0.6)
     found = tempered_truths(posterior, truth)
-    cell = posterior.at(truth)
+    coverage = Coverage.full(region)
+    row, column = leaf // 16, leaf % 16
+    window = (slice(max(0, row - 1), row + 2), slice(max(0, column - 1), column + 2))
     for i in (0, 20, 46, len(SCALES) - 1):
-        scaled = tempered(posterior, float(SCALES[i]))
-        wanted = scaled.log_mass[cell] - 2 * np.log(posterior.span[cell])
+        grid = np.exp(on_leaves(tempered(posterior, float(SCALES[i])), coverage))
+        with np.errstate(divide="ignore"):
+            wanted = np.log(grid[window].sum())
         assert found[i] == pytest.approx(wanted, abs=1e-9) or found[i] == wanted == -np.inf
-    assert found[-1] == pytest.approx(-np.log(256 * roots))
+    assert found[-1] == pytest.approx(np.log(grid[window].size / (256 * roots)))
 
 
 def test_truths_outside_the_partition_are_told_apart():
     region = region_at(root_level=13, terminal_level=17)
     assert (tempered_truths(mixed(1, region), LatLng(10.0, 10.0)) == -np.inf).all()
     row = tempered_truths(spread(region, {(3, 4): 1.0}), at(region, 9.5, 9.5))  # but without mass
-    assert (row[:-1] == -np.inf).all() and row[-1] == pytest.approx(-np.log(256))
+    assert (row[:-1] == -np.inf).all() and row[-1] == pytest.approx(np.log(9 / 256))
 
 
 def simulated(scale, floor, photos, seed):
@@ -82,7 +85,7 @@ def test_what_is_said_before_and_after_is_the_mean_loss_of_the_beliefs():
     rows = simulated(2.0, 0.1, 60, 2)
     scale, floor, before, after = fit_scale_and_floor(rows, [0] * 60)
     at_scale = int(np.argmin(abs(SCALES - scale)))
-    mixed_in = np.log((1 - floor) * np.exp(rows[:, at_scale]) + floor / 256)
+    mixed_in = np.log((1 - floor) * np.exp(rows[:, at_scale]) + floor * np.exp(rows[:, -1]))
     assert after == pytest.approx(-mixed_in.mean(), abs=1e-12)
     as_is = int(np.argmin(abs(SCALES - 1)))
     assert before == pytest.approx(-rows[:, as_is].mean(), abs=1e-3)

@@ -2,8 +2,8 @@
 
 Knows nothing of scorers, photos or files. Terminal cells' log-likelihoods are multiplied by one
 scale and a share of the belief is laid evenly over all ground, in case the scores know nothing;
-both by the likelihood of the true cell. Evidence becomes the log-odds that a photo is from the
-region at all. Cf. temperature scaling (arXiv 1706.04599), but at the leaves, before they are
+both by the likelihood of the cells at the truth. Evidence becomes the log-odds that a photo is from
+the region at all. Cf. temperature scaling (arXiv 1706.04599), but at the leaves, before they are
 summed (DESIGN 5.5).
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from zoomloc.belief.posterior import Posterior, log_sum
 from zoomloc.belief.reweigh import floored, tempered
 from zoomloc.errors import CheckpointError
-from zoomloc.world.cells import Floats, LatLng
+from zoomloc.world.cells import Floats, Ints, LatLng
 
 SCALES = np.exp(np.linspace(np.log(0.1), np.log(4.0), 75))  # that are tried
 FLOORS = np.concatenate([[1e-6], np.logspace(-4, np.log10(0.5), 40)])
@@ -108,17 +108,38 @@ class Calibration:
 
 
 def tempered_truths(posterior: Posterior, truth: LatLng) -> Floats:
-    """(len(SCALES) + 1,) log-probability of the terminal cell that holds the truth, for each
-    scale, and at the end the log of an even share of the ground; -inf for a truth outside.
+    """(len(SCALES) + 1,) log-probability of the terminal cells at the truth, for each scale, and
+    at the end that of an even belief; -inf for a truth outside.
+
+    Those at the truth are its own cell and the eight round it: a few metres, which may cross a
+    border, are no error to an answer that counts as right within 50 m. With the cell alone,
+    claims on val are some 2 points too low, and here at most 1.
     """  # noqa: D205
-    each = posterior.log_mass - 2 * np.log(posterior.span.astype(np.float64))
-    leaves = posterior.span.astype(np.float64) ** 2
-    own = posterior.at(truth)
-    if own is None:
+    side = posterior.span.astype(np.float64)
+    each = posterior.log_mass - 2 * np.log(side)
+    near = _at_truth(posterior, truth)
+    if not len(near):
         return np.full(len(SCALES) + 1, -np.inf)
     scaled = SCALES[:, None] * (each - each.max())
-    total = np.log(np.exp(scaled) @ leaves)
-    return np.append(scaled[:, own] - total, -np.log(leaves.sum()))
+    total = np.log(np.exp(scaled) @ side**2)
+    with np.errstate(divide="ignore"):
+        held = np.log(np.exp(scaled[:, near]).sum(axis=1))
+    return np.append(held - total, np.log(len(near) / (side**2).sum()))
+
+
+def _at_truth(posterior: Posterior, truth: LatLng) -> Ints:
+    """Cells of the partition that hold the truth's terminal cell and those round it, one entry
+    for each terminal cell; none for a truth outside.
+    """  # noqa: D205
+    region = posterior.region
+    if posterior.at(truth) is None:
+        return np.zeros(0, np.int64)
+    x, y = region.leaf_xy(np.array([truth.lat]), np.array([truth.lng]))
+    down, right = (v.ravel() for v in np.mgrid[-1:2, -1:2])
+    found = posterior.which(
+        *region.leaf_places(np.floor(x) + right + 0.5, np.floor(y) + down + 0.5)
+    )
+    return found[found >= 0]
 
 
 def fit_scale_and_floor(rows: Floats, groups: Sequence[int]) -> tuple[float, float, float, float]:

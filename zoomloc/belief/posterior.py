@@ -145,12 +145,12 @@ class Posterior:
 
     def at(self, place: LatLng) -> int | None:
         """Index of the cell that holds a place; None outside the partition."""
-        i = int(self._which(np.array([place.lat]), np.array([place.lng]))[0])
+        i = int(self.which(np.array([place.lat]), np.array([place.lng]))[0])
         return None if i < 0 else i
 
     def log_mass_at(self, lat: Floats, lng: Floats) -> Floats:
         """(n,) log-mass of the terminal cell that holds each place; NaN outside the partition."""
-        i = self._which(lat, lng)
+        i = self.which(lat, lng)
         each = self.log_mass[i] - 2 * np.log(self.span[i])
         return np.where(i < 0, np.nan, each)
 
@@ -231,7 +231,7 @@ class Posterior:
         """(n,) mass per terminal cell."""
         return np.asarray(self.mass / self.span.astype(np.float64) ** 2)
 
-    def _which(self, lat: Floats, lng: Floats) -> Ints:
+    def which(self, lat: Floats, lng: Floats) -> Ints:
         """(n,) index of the cell that holds each place, -1 outside the partition."""
         column, row = self.region.leaf_xy(lat, lng)
         rows, columns = self.region.grid_shape(self.region.zooms)
