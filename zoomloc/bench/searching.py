@@ -70,8 +70,8 @@ def _ways(locator: Locator) -> dict[str, dict[str, Any]]:
     return {
         "greedy": bayes | {"method": "greedy"},
         "beam 8": bayes | {"method": "beam", "beam": 8},
+        "beam 32": bayes | {"method": "beam", "beam": 32},
         "best-first, 5 % left": bayes | {"method": "best-first", "bound": 0.05},
-        "exhaustive": bayes | {"method": "exhaustive"},
     }
 
 
