@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 
 import zoomloc.world
 from zoomloc.belief.metrics import Interval, bootstrap_over_groups
+from zoomloc.bench.entrants import ABLATIONS, ENTRANTS
 from zoomloc.bench.rows import (
     FARTHEST_M,
     Row,
@@ -78,6 +79,14 @@ def test_rows_are_sorted_and_one_change_is_a_small_diff(tmp_path):
     write_rows(tmp_path / "b.json", few)
     a, b = ((tmp_path / f"{name}.json").read_text().splitlines() for name in "ab")
     assert len(a) == len(b) and sum(x != y for x, y in zip(a, b, strict=True)) == 1
+
+
+@pytest.mark.parametrize("name", sorted(ENTRANTS | ABLATIONS))
+def test_every_entrant_may_have_rows(tmp_path, name):
+    path = tmp_path / "benchmark.json"
+    write_rows(path, [made(entrant=name)])
+    schema().validate(json.loads(path.read_text(encoding="utf-8")))
+    assert [row.entrant for row in read_rows(path)] == [name]
 
 
 def test_no_file_holds_no_rows(tmp_path):

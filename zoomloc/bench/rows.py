@@ -23,7 +23,7 @@ from zoomloc.world.files import write_text
 FARTHEST_M = 20_100_000  # no two places are farther apart; stands for "no answer"
 
 _ENTRANTS = (
-    "(justzoomin|justzoomin-centre|retrieval|hierarchical|match|zoomloc|zoomloc-[a-z0-9-]+"
+    "(justzoomin|retrieval|hierarchical|match|zoomloc|(justzoomin|zoomloc)-[a-z0-9-]+"
     "|constant|random-road)"
 )
 _RATES = r"r_at_[0-9]+m|exact_cell|top[0-9]+_.*|.*accuracy.*"
