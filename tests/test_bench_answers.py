@@ -73,7 +73,7 @@ def test_answers_of_smoke_towns(zoomloc, tmp_path):
     )
     assert code == 0, err
     text = out.read_text()
-    assert "kept" in text and "kept too" in text and "## unseen-town" in text
+    assert "\nkept\n" in text and "kept too" in text and "## unseen-town" in text
     found = float(re.search(r"found within 50 m \| ([\d.]+)%", text)[1])
     assert found > 40  # the general model in towns of 200 m; chance is 10 %
     assert "four of one stop (n 4)" in text

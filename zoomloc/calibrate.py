@@ -49,6 +49,7 @@ ANCHORS = 40  # places of each region that several photos are joined at
 SHARES_ON = 500  # photos that radii are fitted on
 MOST_NUMBERS = 40_000_000  # held for that
 Progress = Callable[[int, int], None]
+Asked = tuple[Locator, tuple[Photo, ...]]  # a run in a region, and the region's photos
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def calibrate(
     if not sources:
         raise PhotoError(f"run {run}: no val photos to calibrate on; check the split")
     path = best_checkpoint(run)
-    found = [*_measured(run, sources, progress)]
+    asked = [(_plain(run, source), source.photos) for source in sources]  # maps encoded once
+    found = [*_measured(asked, progress)]
     truths = np.concatenate([one.truths for one in found])
     groups = [i for i, one in enumerate(found) for _ in one.truths]
     scale, floor, before, after = fit_scale_and_floor(truths, groups)
@@ -88,8 +90,9 @@ def calibrate(
         regions=tuple(one.name for one in found),
         nll=(before, after),
     )
-    share50, share90 = _shares(run, sources, made)
-    alpha = _alpha(run, sources, made)
+    asked = [(replace(locator, calibration=made), photos) for locator, photos in asked]
+    share50, share90 = _shares(asked)
+    alpha = _alpha(asked)
     made = replace(made, alpha=alpha, share50=share50, share90=share90)
     write_explained(path, replace(load_explained(path), calibration=made))
     return made
@@ -105,15 +108,12 @@ class _Measured:
     away: Floats
 
 
-def _measured(
-    run: Path, sources: Sequence[Source], progress: Progress | None
-) -> Iterator[_Measured]:
+def _measured(asked: Sequence[Asked], progress: Progress | None) -> Iterator[_Measured]:
     """Each region's photos searched, uncalibrated."""
-    done, total = 0, sum(len(source.photos) for source in sources)
-    for source in sources:
-        locator = _plain(run, source)
+    done, total = 0, sum(len(photos) for _, photos in asked)
+    for locator, photos in asked:
         rows, here, away = [], [], []
-        for query, found in locator.each([Query.of(photo) for photo in source.photos]):
+        for query, found in locator.each([Query.of(photo) for photo in photos]):
             assert query.truth is not None  # photos of a table have one
             rows.append(tempered_truths(found.posterior, query.truth))
             if found.better_here is not None:
@@ -145,12 +145,11 @@ def _log_without(posterior: Posterior, truth: LatLng) -> float:
     return log_sum(posterior.log_mass[far]) - float(np.log(area[far].sum() / area.sum()))
 
 
-def _shares(run: Path, sources: Sequence[Source], made: Calibration) -> tuple[float, float]:
+def _shares(asked: Sequence[Asked]) -> tuple[float, float]:
     """share50 and share90, of some of the photos, as answers are given."""
     held, groups = [], []
-    for i, source in enumerate(sources):
-        locator = replace(Locator.load(run, source.region, anywhere=True), calibration=made)
-        some = source.photos[:: max(1, len(source.photos) * len(sources) // SHARES_ON)]
+    for i, (locator, photos) in enumerate(asked):
+        some = photos[:: max(1, len(photos) * len(asked) // SHARES_ON)]
         for query, found in locator.each([Query.of(photo) for photo in some]):
             assert query.truth is not None
             away_m = distance_m(found.place, query.truth)
@@ -163,18 +162,14 @@ def _shares(run: Path, sources: Sequence[Source], made: Calibration) -> tuple[fl
 # several photos of one place
 
 
-def _alpha(run: Path, sources: Sequence[Source], made: Calibration) -> float:
+def _alpha(asked: Sequence[Asked]) -> float:
     """What each of several photos of a place counts."""
     groups = []
-    for source in sources:
-        sets = _sets(source.photos)
-        if not sets:
-            continue
-        locator = replace(Locator.load(run, source.region, anywhere=True), calibration=made)
+    for locator, photos in asked:
         coverage = locator.scorer.views.coverage
         most = MOST_NUMBERS // (FRAMES * coverage.leaves.size)
-        for photos in sets[:most]:
-            group = _group(locator, coverage, photos)
+        for near in _sets(photos)[:most]:
+            group = _group(locator, coverage, near)
             if group is not None:
                 groups.append(group)
     return fit_alpha(groups)

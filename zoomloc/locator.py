@@ -164,13 +164,12 @@ class Locator:
         priors: of each photo, what is known of its place; none where None.
         """
         coverage = self.scorer.views.coverage
-        ratios = _ratios(priors, coverage)
+        ratios = _ratios(priors or [None] * len(photos), coverage)
         state = self.scorer.start(photos)
-        posteriors = search(self.scorer, photos, coverage, self._plan, state, ratios)
-        own: list[Floats | None] = [None] * len(photos)
-        if priors is not None and ratios is not None:  # without a prior beside others: none either
-            own = [r if prior else None for prior, r in zip(priors, ratios, strict=True)]
-        found = self._concluded(state, posteriors, own)
+        posteriors = search(
+            self.scorer, photos, coverage, self._plan, state, _stacked(ratios, coverage)
+        )
+        found = self._concluded(state, posteriors, ratios)
         if self.search.answer == "cell":  # the paper's way: the greedy cells' centres
             paths = greedy_paths(self.scorer, photos, coverage)
             return [replace(f, place=p[-1].center) for f, p in zip(found, paths, strict=True)]
@@ -215,9 +214,11 @@ class Locator:
         photos = [self.shown(query) for query in queries]
         ratios = _ratios([queries[0].prior], coverage)
         state = self.scorer.start(photos)
-        posteriors = search(self.scorer, photos, coverage, self._plan, state, ratios)
+        posteriors = search(
+            self.scorer, photos, coverage, self._plan, state, _stacked(ratios, coverage)
+        )
         single = self._concluded(state, posteriors, [None] * len(photos))
-        found = self._joined(single, None if ratios is None else ratios[0])
+        found = self._joined(single, ratios[0])
         told = "".join(sha256_of(query.path) for query in queries)
         photo = hashlib.sha256(told.encode()).hexdigest()[:16]
         whole = replace(queries[0], name=" + ".join(query.name for query in queries))
@@ -295,13 +296,19 @@ class Locator:
         )
 
 
-def _ratios(priors: Sequence[Prior | None] | None, coverage: Coverage) -> Floats | None:
-    """(B, rows, columns) log r / p0 of each photo, 0 where nothing is known; None if of none."""
-    if priors is None or all(prior is None for prior in priors):
-        return None
+def _ratios(priors: Sequence[Prior | None], coverage: Coverage) -> list[Floats | None]:
+    """(rows, columns) log r / p0 of each photo, computed once for each prior."""
     known = {prior: prior.log_ratio(coverage) for prior in priors if prior is not None}
+    return [None if prior is None else known[prior] for prior in priors]
+
+
+def _stacked(ratios: Sequence[Floats | None], coverage: Coverage) -> Floats | None:
+    """(B, rows, columns) as search takes them, (1, ...) for one that all share; None for none."""
+    first = ratios[0] if ratios else None
+    if all(ratio is first for ratio in ratios):
+        return None if first is None else first[None]
     nothing = np.zeros(coverage.leaves.shape)
-    return np.stack([nothing if prior is None else known[prior] for prior in priors])
+    return np.stack([nothing if ratio is None else ratio for ratio in ratios])
 
 
 def open_views(folder: Path, config: Config, imagery: Path | None = None) -> RegionViews:

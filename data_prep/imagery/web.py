@@ -19,7 +19,7 @@ import tenacity
 
 from zoomloc.errors import ConfigError, ImageryError
 
-USER_AGENT = "zoomloc (https://pypi.org/project/zoomloc)"
+USER_AGENT = "zoomloc"
 Check = Callable[[str, bytes], str | None]  # content type and body -> what is wrong with them
 Refusal = Callable[[int, bytes], str | None]  # status and body -> why asking again may help
 VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")

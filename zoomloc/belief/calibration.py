@@ -112,8 +112,8 @@ def tempered_truths(posterior: Posterior, truth: LatLng) -> Floats:
     at the end that of an even belief; -inf for a truth outside.
 
     Those at the truth are its own cell and the eight round it: a few metres, which may cross a
-    border, are no error to an answer that counts as right within 50 m. With the cell alone,
-    claims on val are some 2 points too low, and here at most 1.
+    border, are no error to an answer that counts as right within 50 m. By the cell alone claims
+    come out too low.
     """  # noqa: D205
     side = posterior.span.astype(np.float64)
     each = posterior.log_mass - 2 * np.log(side)

@@ -22,6 +22,7 @@ from zoomloc.world.region import Region
 
 OUTSIDE = 0.02  # of a prior's mass lies over all ground
 EDGE = 1 / 16  # of a radius: how far beyond it a prior begins to fade
+CONTRADICTED = -1.0  # agreement below which photo and prior are said to disagree
 HEADING_FLOOR = 0.03  # of the belief in a heading is for any
 FAR = 50  # edges beyond which a polygon's parts are of no account
 COARSE = 256  # rows and columns at which far distances are taken

@@ -9,6 +9,7 @@ from datetime import date
 import numpy as np
 
 from zoomloc.belief.metrics import Interval, bootstrap_over_groups
+from zoomloc.belief.priors import CONTRADICTED
 from zoomloc.belief.trust import (
     auroc,
     brier,
@@ -24,7 +25,6 @@ from zoomloc.bench.answers import PRIOR_M, WRONG_M, Measured, Told, column
 from zoomloc.evaluate import machine
 
 RIGHT_M = 50.0
-CONTRADICTED = -1.0  # agreement below which an answer says that photo and prior do not go together
 KEPT = (1.0, 0.8, 0.6, 0.4, 0.2)
 AREAS = (0.001, 0.003, 0.01, 0.03, 0.1)
 

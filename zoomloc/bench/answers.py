@@ -3,17 +3,18 @@
 Knows nothing of how places are built or models trained; it locates photos and keeps numbers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from zoomloc.belief.posterior import Posterior
 from zoomloc.belief.priors import Near
 from zoomloc.locator import Locator, Query
 from zoomloc.scorers.shown import Shown
+from zoomloc.world.answers import Answer
 from zoomloc.world.cells import Floats, LatLng, distance_m, geod
 from zoomloc.world.photos import Photo, read_photos
 
@@ -81,45 +82,54 @@ def measure(places: Sequence[Place], larger: Sequence[Place], some: int, say: Sa
     for number, place in enumerate(larger):
         locator = Locator.load(place.run, place.region, anywhere=True)
         rng = np.random.default_rng(number)
-        found.near_large += _with_true_prior(locator, place.photos, rng, place.region.name)
+        name = place.region.name
+        plain = _told(locator, place.photos, name)
+        found.near_large += _with_true_prior(locator, place.photos, plain, rng, name)
     for number, place in enumerate(places):
         locator = Locator.load(place.run, place.region, anywhere=True)
         rng = np.random.default_rng(number)
         name = place.region.name
-        found.plain += _told(locator, [Query.of(p) for p in place.photos], place.photos, name)
+        plain = _told(locator, place.photos, name)
+        found.plain += plain
         found.strangers += _strangers(locator, place)
-        chosen = [place.photos[i] for i in rng.permutation(len(place.photos))[:some]]
+        some_of = rng.permutation(len(place.photos))[:some]
+        chosen = [place.photos[i] for i in some_of]
         for shift, change in SHIFTS.items():
             found.shifted.setdefault(shift, [])
             found.shifted[shift] += _shifted(locator, chosen, change, name)
-        found.near += _with_true_prior(locator, chosen, rng, name)
+        found.near += _with_true_prior(locator, chosen, [plain[i] for i in some_of], rng, name)
         found.wrong += _with_wrong_prior(locator, chosen, rng, name)
+        found.single += _told(locator, [stop[0] for stop in place.turned], name)
         for stop in place.turned:
-            found.single += _told(locator, [Query.of(stop[0])], stop[:1], name)
-            found.together.append(_together(locator, stop, name))
+            answer = locator.together([Query.of(photo) for photo in stop])
+            found.together.append(_one(answer, None, f"{name}/{stop[0].sequence_id}"))
         say(f"{name}: {len(place.photos)} photos, {len(place.strangers)} of elsewhere")
     return found
 
 
 def _told(
-    locator: Locator, queries: Sequence[Query], photos: Sequence[Photo], place: str
+    locator: Locator,
+    photos: Sequence[Photo],
+    place: str,
+    priors: Sequence[Near] | None = None,
 ) -> list[Told]:
-    """Answers to photos with a truth."""
-    asked = [replace(q, truth=p.truth) for q, p in zip(queries, photos, strict=True)]
-    found = []
-    for (query, conclusion), photo in zip(locator.each(asked, AT_ONCE), photos, strict=True):
-        found.append(_one(locator, query, conclusion, f"{place}/{photo.sequence_id}"))
-    return found
+    """Answers to photos, each under its prior if there are some."""
+    queries = [Query.of(photo) for photo in photos]
+    if priors is not None:
+        queries = [replace(q, prior=prior) for q, prior in zip(queries, priors, strict=True)]
+    return [
+        _one(locator.answer(query, found, {}), found.posterior, f"{place}/{photo.sequence_id}")
+        for (query, found), photo in zip(locator.each(queries, AT_ONCE), photos, strict=True)
+    ]
 
 
-def _one(locator: Locator, query: Query, found: Any, group: str) -> Told:
-    answer = locator.answer(query, found, {})
-    truth = query.truth
-    missing = float("nan")
-    posterior = found.posterior
-    log_mass = missing
-    if truth is not None:
-        log_mass = float(posterior.log_mass_at(np.array([truth.lat]), np.array([truth.lng]))[0])
+def _one(answer: Answer, posterior: Posterior | None, group: str) -> Told:
+    """An answer's numbers; without a posterior, none of those that need it."""
+    truth, missing = answer.truth, float("nan")
+    searched_share = nll = missing
+    if truth is not None and posterior is not None:
+        searched_share = posterior.searched_share(truth)
+        nll = -float(posterior.log_mass_at(np.array([truth.lat]), np.array([truth.lng]))[0])
     return Told(
         missing if answer.error_m is None else answer.error_m,
         answer.probability,
@@ -127,8 +137,8 @@ def _one(locator: Locator, query: Query, found: Any, group: str) -> Told:
         answer.radius90_m,
         missing if answer.evidence is None else answer.evidence,
         missing if answer.agreement is None else answer.agreement,
-        missing if truth is None else posterior.searched_share(truth),
-        -log_mass,
+        searched_share,
+        nll,
         group,
         answer.not_here,
         answer.unknown,
@@ -139,7 +149,7 @@ def _strangers(locator: Locator, place: Place) -> list[Told]:
     """Photos of other places, asked for here."""
     queries = [replace(Query.of(photo), truth=None) for photo in place.strangers]
     return [
-        _one(locator, query, found, f"{place.region.name}/elsewhere")
+        _one(locator.answer(query, found, {}), found.posterior, f"{place.region.name}/elsewhere")
         for query, found in locator.each(queries, AT_ONCE)
     ]
 
@@ -178,75 +188,52 @@ SHIFTS: dict[str, Callable[[Shown], Shown]] = {
 def _shifted(
     locator: Locator, photos: Sequence[Photo], change: Callable[[Shown], Shown], place: str
 ) -> list[Told]:
-    found = []
-    for part in _parts(photos):
-        queries = [Query.of(photo) for photo in part]
-        shown = [change(locator.shown(query)) for query in queries]
-        for query, photo, one in zip(queries, part, locator.find(shown), strict=True):
-            asked = replace(query, truth=photo.truth)
-            found.append(_one(locator, asked, one, f"{place}/{photo.sequence_id}"))
-    return found
-
-
-def _parts(photos: Sequence[Photo]) -> Iterator[Sequence[Photo]]:
+    told = []
     for start in range(0, len(photos), AT_ONCE):
-        yield photos[start : start + AT_ONCE]
+        part = photos[start : start + AT_ONCE]
+        queries = [Query.of(photo) for photo in part]
+        found = locator.find([change(locator.shown(query)) for query in queries])
+        for query, photo, one in zip(queries, part, found, strict=True):
+            answer = locator.answer(query, one, {})
+            told.append(_one(answer, one.posterior, f"{place}/{photo.sequence_id}"))
+    return told
 
 
 # what is known beforehand
 
 
 def _with_true_prior(
-    locator: Locator, photos: Sequence[Photo], rng: np.random.Generator, place: str
+    locator: Locator,
+    photos: Sequence[Photo],
+    plain: Sequence[Told],
+    rng: np.random.Generator,
+    place: str,
 ) -> list[tuple[Told, Told]]:
-    """Each photo without and with a disc of PRIOR_M that holds its truth, anywhere in it."""
-    plain = _told(locator, [Query.of(p) for p in photos], photos, place)
-    queries = []
+    """Each answer, and that under a disc of PRIOR_M that holds its truth, anywhere in it."""
+    priors = []
     for photo in photos:
         away_m = PRIOR_M * float(np.sqrt(rng.random()))
-        middle = _moved(photo.truth, float(rng.uniform(0, 360)), away_m)
-        queries.append(replace(Query.of(photo), prior=Near(middle, PRIOR_M)))
-    return list(zip(plain, _told(locator, queries, photos, place), strict=True))
+        priors.append(Near(_moved(photo.truth, float(rng.uniform(0, 360)), away_m), PRIOR_M))
+    return list(zip(plain, _told(locator, photos, place, priors), strict=True))
 
 
 def _with_wrong_prior(
     locator: Locator, photos: Sequence[Photo], rng: np.random.Generator, place: str
 ) -> list[Told]:
     """Each photo with a disc of WRONG_M that holds another photo's place, at least 300 m off."""
-    queries, asked = [], []
+    priors, asked = [], []
     for photo in photos:
         order = rng.permutation(len(photos))
         far = [photos[i] for i in order if distance_m(photos[i].truth, photo.truth) > PRIOR_M]
         if far:
-            queries.append(replace(Query.of(photo), prior=Near(far[0].truth, WRONG_M)))
+            priors.append(Near(far[0].truth, WRONG_M))
             asked.append(photo)
-    return _told(locator, queries, asked, place)
+    return _told(locator, asked, place, priors)
 
 
 def _moved(place: LatLng, bearing_deg: float, away_m: float) -> LatLng:
     lng, lat, _ = geod().fwd(place.lng, place.lat, bearing_deg, away_m)
     return LatLng(float(lat), float(lng))
-
-
-def _together(locator: Locator, stop: Sequence[Photo], place: str) -> Told:
-    """Several photos of one stop as one answer."""
-    answer = locator.together([Query.of(photo) for photo in stop])
-    error_m = distance_m(answer.place, stop[0].truth)
-    evidence = float("nan") if answer.evidence is None else answer.evidence
-    nan = float("nan")
-    return Told(
-        error_m,
-        answer.probability,
-        answer.radius50_m,
-        answer.radius90_m,
-        evidence,
-        nan,
-        nan,
-        nan,
-        f"{place}/{stop[0].sequence_id}",
-        answer.not_here,
-        answer.unknown,
-    )
 
 
 def stops_of(table: Path, split: str) -> tuple[tuple[Photo, ...], ...]:

@@ -5,11 +5,12 @@ Knows nothing of files, of screens or of how an answer was found.
 
 from typing import TYPE_CHECKING
 
+from zoomloc.belief.priors import CONTRADICTED
+
 if TYPE_CHECKING:
     from zoomloc.world.answers import Answer
 
 OTHERS_TOLD = 3
-AGAINST = -1.0  # log of agreement below which photo and given place are said to disagree
 _TOLD_OF_GIVEN = {"place": "", "heading": "heading ", "fov": ""}  # the rest is for later checks
 
 
@@ -60,7 +61,7 @@ def _given(answer: "Answer") -> str:
     """What was told beside the photo, and whether the photo speaks against it."""
     known = {key: f"{name}{answer.given.get(key)}" for key, name in _TOLD_OF_GIVEN.items()}
     told = ", ".join(said for key, said in known.items() if key in answer.given)
-    against = answer.agreement is not None and answer.agreement < AGAINST
+    against = answer.agreement is not None and answer.agreement < CONTRADICTED
     return told and f"given: {told}" + ("; the photo speaks against this place" if against else "")
 
 
