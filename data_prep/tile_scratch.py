@@ -28,7 +28,7 @@ class TileScratch:
             path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 self._db = self._opened()
-                known = self._job_hash()
+                known = _job_hash(self._db)
             except sqlite3.OperationalError:
                 raise
             except sqlite3.DatabaseError:  # not a database: cut off by a crash of the machine
@@ -80,8 +80,22 @@ class TileScratch:
     def remove(self) -> None:
         """Delete the file: its work is done, or is other work."""
         self._db.close()
-        for suffix in ("", "-wal", "-shm", "-journal"):
-            self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+        _unlink(self.path)
+
+    @staticmethod
+    def remove_left_over(path: Path, job_hash: str) -> None:
+        """Delete the file of a job whose pyramid stands: a kill came between the two.
+
+        Another job's file stays, and one that another process works on.
+        """
+        if not path.exists():
+            return
+        known = None
+        with contextlib.suppress(sqlite3.Error):  # in use, or damaged
+            with contextlib.closing(sqlite3.connect(path, timeout=0)) as database:
+                known = _job_hash(database)
+        if known == job_hash:
+            _unlink(path)
 
     def _opened(self) -> sqlite3.Connection:
         database = sqlite3.connect(self.path, timeout=1.0)
@@ -91,12 +105,6 @@ class TileScratch:
         database.execute("PRAGMA synchronous = NORMAL")
         database.execute("BEGIN EXCLUSIVE").execute("COMMIT")
         return database
-
-    def _job_hash(self) -> str | None:
-        if not self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'done'").fetchone():
-            return None
-        row = self._db.execute("SELECT value FROM metadata WHERE name = 'job_hash'").fetchone()
-        return None if row is None else str(row[0])
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -112,3 +120,17 @@ class TileScratch:
                 "finished tiles are kept"
             )
             raise OutputError(f"cannot write {self.path}: {why}") from error
+
+
+def _job_hash(database: sqlite3.Connection) -> str | None:
+    """What job a scratch file is of, if its tables are there."""
+    if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'done'").fetchone():
+        return None
+    row = database.execute("SELECT value FROM metadata WHERE name = 'job_hash'").fetchone()
+    return None if row is None else str(row[0])
+
+
+def _unlink(path: Path) -> None:
+    """Delete a database and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -121,6 +121,8 @@ def build_tiles(
         earlier = Earlier(plan, target) if update else None
         resumed = _build(plan, target, workers, progress, executor, earlier)
         copied = earlier.copied if earlier is not None else None
+    else:
+        TileScratch.remove_left_over(target.with_name(SCRATCH_NAME), plan.metadata["job_hash"])
     plan.region.save(out / REGION_NAME)
     return _summary(target, plan.region, built, resumed, copied)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from raster_files import ground, write_tif
 
+from data_prep.tile_scratch import TileScratch
 from data_prep.tiles import PYRAMID_NAME, SCRATCH_NAME, build_tiles
 from zoomloc.cli.screen import Screen
 from zoomloc.cli.tiling import make_tiles
@@ -21,11 +22,9 @@ import sys
 from pathlib import Path
 from data_prep.tiles import build_tiles
 
-def told(done, total):
-    print(done, total, flush=True)
-
 if __name__ == "__main__":
-    build_tiles([Path(sys.argv[1])], Path(sys.argv[2]), "town", workers=2, progress=told)
+    print("begun", flush=True)
+    build_tiles([Path(sys.argv[1])], Path(sys.argv[2]), "town", workers=2)
 """
 
 
@@ -64,6 +63,17 @@ def killed_and_resumed(raster, folder, kills: int, seed: int) -> int:
 def detailed(path, side=2600):
     """A raster that takes a few seconds."""
     return write_tif(path, ground(side, 1, coarse=side // 4), compress="deflate", tiled=True)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_the_scratch_of_a_finished_job_is_cleared_and_of_another_kept(tmp_path, other):
+    raster = write_tif(tmp_path / "a.tif", ground(300))
+    build_tiles([raster], tmp_path, "town", workers=1)
+    with TilePyramid.open(tmp_path / PYRAMID_NAME) as pyramid:
+        job_hash = pyramid.metadata["job_hash"]
+    TileScratch(tmp_path / SCRATCH_NAME, "another" if other else job_hash).close()
+    assert not build_tiles([raster], tmp_path, "town", workers=1).built
+    assert (tmp_path / SCRATCH_NAME).exists() == other
 
 
 def test_three_kills_of_a_build(tmp_path):
