@@ -12,6 +12,7 @@ from zoomloc.checkpoint import build_model, load_explained
 from zoomloc.errors import CheckpointError, PhotoError
 from zoomloc.evaluate import Pool, evaluate
 from zoomloc.locator import Locator, Query, open_views
+from zoomloc.scorers import zooms
 from zoomloc.scorers.shown import Shown
 from zoomloc.scorers.zooms import ZoomScorer
 from zoomloc.training.loop import train
@@ -150,6 +151,36 @@ def test_children_depend_on_the_photo_and_not_on_who_else_is_asked(small_config,
         )
     other = scorer.children(state, np.array([2]), inner[:1])[0]
     assert not np.allclose(other[np.isfinite(other)], both[0][np.isfinite(both[0])])
+
+
+@pytest.mark.parametrize("method", ["beam", "best-first", "exhaustive"])
+@pytest.mark.parametrize("several_roots", [False, True])
+def test_what_was_read_of_a_path_is_not_read_again_and_changes_nothing(
+    small_config, painted, monkeypatch, method, several_roots
+):
+    """With room for keys and values, and with none: the same masses, and a part of the tokens."""
+    region, plan = None, SearchPlan(method=method, beam=3, bound=0.01)
+    if several_roots:
+        whole = open_views(painted, small_config).region
+        region = Region("parts", whole.roots[0].descendants(1), whole.terminal_level, 1)
+        small_config = small_config.model_copy(
+            update={"tiles": small_config.tiles.model_copy(update={"levels_per_zoom": 1})}
+        )
+    scorer = scorer_of(small_config, painted, region, step=1 if several_roots else 2)
+    read: list[int] = []
+    scorer.model.blocks[0].register_forward_pre_hook(
+        lambda block, given: read.append(given[0].shape[0] * given[0].shape[1])
+    )
+    found = {}
+    for room in (zooms.KEPT_BYTES, 0):
+        read.clear()
+        monkeypatch.setattr(zooms, "KEPT_BYTES", room)
+        found[room] = search(scorer, pictures(), scorer.views.coverage, plan), sum(read)
+    (kept, few), (anew, many) = found.values()
+    for one, other in zip(kept, anew, strict=True):
+        assert one.cells == other.cells
+        np.testing.assert_allclose(one.mass, other.mass, rtol=1e-4)
+    assert few < many
 
 
 def test_each_view_is_encoded_once(small_config, painted, monkeypatch):

@@ -83,6 +83,35 @@ def test_the_last_step_alone_gives_the_same_logits_as_all_at_once():
     torch.testing.assert_close(short[:, -1], whole[:, 1])
 
 
+@pytest.mark.parametrize("root", [False, True])
+@pytest.mark.parametrize("head", ["linear", "both"])
+def test_step_after_step_reads_no_more_than_two_tokens_and_gives_the_logits_of_all_at_once(
+    head, root
+):
+    model = ZoomModel(spec(head=head)).eval()
+    pictures, views, steps = example(model, root)
+    roots, zooms = run(model, pictures, views, steps)
+    expected = [*([roots] if root else []), *zooms.unbind(1)]
+    read = []
+    model.blocks[0].register_forward_pre_hook(lambda block, given: read.append(given[0]))
+    with torch.no_grad():
+        shown, seen = model.encode_photos(pictures), model.encode_views(views)
+        logits, past = model.next(shown, seen, part_of(steps, 0, 1, root))
+        found = [logits]
+        for k in range(1, len(expected)):
+            logits, past = model.next(past, seen, part_of(steps, k - 1, k + 1, root))
+            found.append(logits)
+    for got, want in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-6)
+    assert [x.shape[1] for x in read] == [3, *[2] * (len(expected) - 1)]
+
+
+def part_of(steps: Steps, first: int, end: int, root: bool) -> Steps:
+    """Some columns of steps."""
+    cut = (t[:, first:end] for t in (steps.view, steps.choice, steps.place))
+    return Steps(*cut, root=root and first == 0, before=max(first - root, 0))
+
+
 def test_photos_of_a_batch_do_not_influence_each_other():
     model = ZoomModel(SMALL).eval()
     pictures, views, steps = example(model, root=False)

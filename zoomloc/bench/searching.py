@@ -24,6 +24,9 @@ WITHIN_M = 50.0
 AT_ONCE = 32
 
 
+Cost = tuple[float, float, float]  # multiply-adds, seconds, seconds with photos' files opened
+
+
 @dataclass(frozen=True)
 class Way:
     """One way to search: its recall, and what a photo costs."""
@@ -34,6 +37,7 @@ class Way:
     median_m: float  # where right
     products: float  # multiply-adds a photo
     seconds: float  # of one core a photo
+    opened_s: float  # of one core a photo, its file opened as well
     photos: int
     towns: int
 
@@ -45,7 +49,7 @@ def compare_searches(run: Path, places: Sequence[Path]) -> list[Way]:
     """
     ways = _ways(Locator.load(run, places[0], anywhere=True))
     errors: dict[str, list[float]] = {name: [] for name in ways}
-    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    costs: dict[str, list[Cost]] = {name: [] for name in ways}
     towns: list[int] = []
     for town, (place, photos) in enumerate(zip(places, test_photos(places), strict=True)):
         queries = [Query.of(photo) for photo in photos]
@@ -77,11 +81,13 @@ def _ways(locator: Locator) -> dict[str, dict[str, Any]]:
 
 def _searched(
     locator: Locator, changes: dict[str, Any], queries: Sequence[Query]
-) -> tuple[list[float], tuple[float, float]]:
-    """Errors of photos, and (multiply-adds, seconds) of all of them; the map is not counted."""
+) -> tuple[list[float], Cost]:
+    """Errors of photos, and what all of them cost; the map is not counted."""
     locator = locator.with_search(locator.search.model_copy(update=changes))
     scorer = locator.scorer
+    opening = time.process_time()
     shown = [locator.shown(query) for query in queries]
+    opening = time.process_time() - opening
     for start in range(0, len(shown), AT_ONCE):  # the map is encoded before the clock starts
         locator.find(shown[start : start + AT_ONCE])
         if isinstance(scorer, MatchScorer):
@@ -93,7 +99,7 @@ def _searched(
         truths = [query.truth for query in queries[start : start + AT_ONCE]]
         errors += [distance_m(f.place, t) for f, t in zip(found, truths, strict=True) if t]
     spent = time.process_time() - begun
-    return errors, (getattr(scorer, "products", 0) - before, spent)
+    return errors, (getattr(scorer, "products", 0) - before, spent, spent + opening)
 
 
 def _way(
@@ -101,11 +107,13 @@ def _way(
     errors_m: Floats,
     every_m: Floats,
     towns: Sequence[int],
-    costs: Sequence[tuple[float, float]],
+    costs: Sequence[Cost],
 ) -> Way:
     right = errors_m <= WITHIN_M
     lost = (every_m <= WITHIN_M).astype(float) - right
-    products, seconds = (sum(parts) / len(errors_m) for parts in zip(*costs, strict=True))
+    products, seconds, opened_s = (
+        sum(parts) / len(errors_m) for parts in zip(*costs, strict=True)
+    )
     return Way(
         name,
         float(right.mean()),
@@ -113,6 +121,7 @@ def _way(
         float(np.median(errors_m[right])) if right.any() else float("nan"),
         products,
         seconds,
+        opened_s,
         len(errors_m),
         len(set(towns)),
     )
@@ -125,8 +134,8 @@ def markdown(found: Sequence[Way]) -> str:
     lines = [
         f"| search | R@50 m, % | less than {first.name}, points | median error where right, m "
         + (f"| multiply-adds a photo | of {first.name} " if counted else "")
-        + f"| ms of one core a photo | of {first.name} |",
-        "|---|---:|---:|---:|---:|---:|" + ("---:|---:|" if counted else ""),
+        + f"| ms of one core a photo | of {first.name} | with its file opened | of {first.name} |",
+        "|---|" + "---:|" * (9 if counted else 7),
         *(_line(way, first, counted) for way in found),
         "",
         f"{first.photos} photos of {first.towns} towns, the whole town searched; intervals: 95 %, "
@@ -145,5 +154,6 @@ def _line(way: Way, first: Way, counted: bool) -> str:
     return (
         f"| {way.name} | {100 * way.recall:.1f} | {100 * way.less.value:+.1f} "
         f"[{100 * way.less.lo:+.1f}, {100 * way.less.hi:+.1f}] | {way.median_m:.1f} {products}"
-        f"| {1000 * way.seconds:.1f} | {way.seconds / first.seconds:.2f} |"
+        f"| {1000 * way.seconds:.1f} | {way.seconds / first.seconds:.2f} "
+        f"| {1000 * way.opened_s:.1f} | {way.opened_s / first.opened_s:.2f} |"
     )

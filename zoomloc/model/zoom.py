@@ -73,13 +73,39 @@ class Steps:
     view (B, S) index into Views; choice (B, S) chosen child or root slot (the last column is
     never read); place (B, S, 3): x, y of the view's north-west corner and its side, in units
     of the region's rectangle, or None to leave absolute place out. ``root`` says that step 0
-    is the root choice.
+    is the root choice; ``before`` zooms came before the first step.
     """
 
     view: Tensor
     choice: Tensor
     place: Tensor | None
     root: bool
+    before: int = 0
+
+
+@dataclass(frozen=True)
+class Past:
+    """Keys and values (n, heads, T, D / heads), by block, of the T tokens of n paths so far."""
+
+    kept: tuple[tuple[Tensor, Tensor], ...]
+
+    def rows(self, index: Tensor) -> "Past":
+        """Of some of the paths."""
+        return Past(tuple((k[index], v[index]) for k, v in self.kept))
+
+    def plus(self, other: "Past") -> "Past":
+        """Of more paths of the same length."""
+        pairs = zip(self.kept, other.kept, strict=True)
+        return Past(tuple((torch.cat([k, a]), torch.cat([v, b])) for (k, v), (a, b) in pairs))
+
+    @property
+    def paths(self) -> int:
+        """How many they are of."""
+        return len(self.kept[0][0])
+
+    def bytes(self) -> int:
+        """What they take."""
+        return sum(2 * keys.nbytes for keys, _ in self.kept)
 
 
 class ZoomModel(nn.Module):
@@ -152,19 +178,40 @@ class ZoomModel(nn.Module):
     def forward(self, photos: Tensor, views: Views, steps: Steps) -> tuple[Tensor | None, Tensor]:
         """Logits of the root choice (B, 16), or None, and of the zooms (B, S or S-1, K).
 
-        One call serves training (all steps at once) and search (the last step is read). The
+        All steps at once, as training wants them; search asks ``next`` for one after another. The
         logits of a step depend on the photo, on views up to that step and on choices before it
         (batch norm in an encoder lets the views of a batch touch each other while training).
         """
         first = photos.shape[1]
-        sequence = torch.cat([photos, self._step_tokens(views, steps)], dim=1)  # (B, T, D)
-        sequence = sequence.float()  # the residual stream stays whole under autocast
-        for block in self.blocks:
-            sequence = block(sequence)
-        at_views = self.norm(sequence)[:, first::2]  # (B, S, D)
+        tokens = torch.cat([photos, self._step_tokens(views, steps)], dim=1)  # (B, T, D)
+        at_views = self._read(tokens)[0][:, first::2]  # (B, S, D)
         root = self.root_head(at_views[:, 0]) if steps.root else None
         skip = int(steps.root)
         return root, self._choose(at_views[:, skip:], views, steps, skip)
+
+    def next(self, seen: "Tensor | Past", views: Views, steps: Steps) -> tuple[Tensor, Past]:
+        """Logits of the last step alone, (B, 16) of a root choice or (B, K), and what was read.
+
+        ``seen``: the photo's tokens (B, P, D); or what was read of each path up to the first of
+        two steps, whose view is then not read again. Equal to the last of ``forward``.
+        """
+        tokens = self._step_tokens(views, steps)
+        past = seen if isinstance(seen, Past) else None
+        tokens = tokens[:, 1:] if isinstance(seen, Past) else torch.cat([seen, tokens], dim=1)
+        hidden, past = self._read(tokens, past)
+        last = steps.view.shape[1] - 1
+        if steps.root and last == 0:
+            return self.root_head(hidden[:, -1]).float(), past
+        return self._choose(hidden[:, -1:], views, steps, last)[:, 0], past
+
+    def _read(self, tokens: Tensor, past: Past | None = None) -> tuple[Tensor, Past]:
+        """Tokens (B, T, D), after those of the past, through the trunk; all that was read."""
+        sequence = tokens.float()  # the residual stream stays whole under autocast
+        kept = []
+        for i, block in enumerate(self.blocks):
+            sequence, read = block(sequence, past.kept[i] if past is not None else None)
+            kept.append(read)
+        return self.norm(sequence), Past(tuple(kept))
 
     def _step_tokens(self, views: Views, steps: Steps) -> Tensor:
         """View and choice tokens in turn, without the last choice: (B, 2S - 1, D)."""
@@ -172,7 +219,7 @@ class ZoomModel(nn.Module):
         view = views.pooled[steps.view]  # (B, S, D)
         if self.levels is not None:
             # zoom 0 has the same level whether or not a root choice came before it
-            order = torch.arange(count, device=view.device) + 1 - int(steps.root)
+            order = torch.arange(count, device=view.device) + 1 - int(steps.root) + steps.before
             view = view + self.levels(order)
         if self.place is not None and steps.place is not None:
             x, y, side = steps.place.unbind(-1)
@@ -211,26 +258,36 @@ class Block(nn.Module):
         self.gate_up = nn.Linear(spec.width, 2 * hidden, bias=False)
         self.down = nn.Linear(hidden, spec.width, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        x = x + F.dropout(self._attend(self.norm_attention(x)), self.dropout, self.training)
+    def forward(
+        self, x: Tensor, past: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """(B, T, D), after tokens whose keys and values are given -> (B, T, D), those of all."""
+        mixed, read = self._attend(self.norm_attention(x), past)
+        x = x + F.dropout(mixed, self.dropout, self.training)
         gate, up = self.gate_up(self.norm_feed(x)).chunk(2, dim=-1)
         fed = self.down(F.silu(gate) * up)
-        return x + F.dropout(fed, self.dropout, self.training)
+        return x + F.dropout(fed, self.dropout, self.training), read
 
-    def _attend(self, x: Tensor) -> Tensor:
+    def _attend(
+        self, x: Tensor, past: tuple[Tensor, Tensor] | None
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        cosine, sine = rotary(x.shape[1], q.shape[-1], x.device)
-        mixed = F.scaled_dot_product_attention(
-            turn(q, cosine, sine).to(v.dtype), turn(k, cosine, sine).to(v.dtype), v, is_causal=True
-        )
-        return self.out(mixed.transpose(1, 2).flatten(2))
+        before = 0 if past is None else past[0].shape[2]
+        cosine, sine = rotary(before, x.shape[1], q.shape[-1], x.device)
+        q, k = turn(q, cosine, sine).to(v.dtype), turn(k, cosine, sine).to(v.dtype)
+        seen = None
+        if past is not None:
+            k, v = torch.cat([past[0], k], dim=2), torch.cat([past[1], v], dim=2)
+            seen = torch.ones(x.shape[1], k.shape[2], dtype=torch.bool, device=x.device)
+            seen = seen.tril(before)  # is_causal would take the first keys for the first queries
+        mixed = F.scaled_dot_product_attention(q, k, v, seen, is_causal=seen is None)
+        return self.out(mixed.transpose(1, 2).flatten(2)), (k, v)
 
 
-def rotary(tokens: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def rotary(first: int, tokens: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and sines (T, width / 2) of rotary positions (RoPE, arXiv 2104.09864)."""
     rates = 10_000.0 ** (-torch.arange(0, width, 2, device=device) / width)
-    angles = torch.arange(tokens, device=device)[:, None] * rates
+    angles = torch.arange(first, first + tokens, device=device)[:, None] * rates
     return angles.cos(), angles.sin()
 
 

@@ -8,21 +8,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from zoomloc.scorers.dense import DenseState
 from zoomloc.scorers.matches import MatchScorer, MatchState
 from zoomloc.scorers.shown import Shown
 from zoomloc.scorers.towers import TowersScorer
-from zoomloc.scorers.zooms import ZoomScorer
+from zoomloc.scorers.zooms import ZoomScorer, ZoomState
 from zoomloc.world.cells import Cell, Floats, Ints
 
 
 @dataclass
 class ResidualState(MatchState):
-    """The match's scores, and tokens (B, P, D) of the photos for f."""
+    """The match's scores, and what f makes of the photos."""
 
-    tokens: Tensor = field(default_factory=lambda: torch.empty(0))
+    zoom: ZoomState = field(default_factory=lambda: ZoomState(torch.empty(0)))
 
 
 @dataclass
@@ -40,8 +39,8 @@ class ResidualScorer(MatchScorer):
         state = super().start(photos)
         if self.corrections is None:
             return state
-        tokens = self.corrections.start(photos)
-        return ResidualState(state.scores, state.looks, state.better_here, tokens)
+        zoom = self.corrections.start(photos)
+        return ResidualState(state.scores, state.looks, state.better_here, zoom)
 
     def _leaves(self, photos: Sequence[Shown], matched: Floats) -> Floats:
         if self.beside is None:
@@ -53,14 +52,14 @@ class ResidualScorer(MatchScorer):
         found = super().roots(state)
         if self.corrections is None or not isinstance(state, ResidualState):
             return found
-        return np.asarray(found + self.corrections.roots(state.tokens))
+        return np.asarray(found + self.corrections.roots(state.zoom))
 
     def children(self, state: DenseState, photo_index: Ints, cells: Sequence[Cell]) -> Floats:
         """(n, K) log-scores of the children of each cell, -inf without imagery."""
         found = super().children(state, photo_index, cells)
         if self.corrections is None or not isinstance(state, ResidualState):
             return found
-        return np.asarray(found + self.corrections.children(state.tokens, photo_index, cells))
+        return np.asarray(found + self.corrections.children(state.zoom, photo_index, cells))
 
     def leaves(self, state: DenseState) -> Floats | None:  # type: ignore[override]
         """All terminal cells at once; None where f hangs on the path to each of them."""
