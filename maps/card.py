@@ -1,4 +1,4 @@
-"""The dark card that pictures of one answer stand on: its colours, ground, marks and words.
+"""The dark card that pictures of one answer stand on: its colours, ground and marks.
 
 Knows nothing of what the pictures tell (zooms, reasons), of models, HTML or Folium. Everything
 is drawn ``FINER`` times larger with Pillow and its own font.
@@ -13,12 +13,14 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
 from maps.layers import RIGHT_WITHIN_M, Square
-from maps.lettering import font, metres
+from maps.lettering import Font, font, wrapped
+from zoomloc.belief.priors import CONTRADICTED
 from zoomloc.errors import OutputError, ZoomlocError
 from zoomloc.world.answers import Answer
 from zoomloc.world.cells import LatLng, xy_of
 from zoomloc.world.files import written_whole
 from zoomloc.world.pyramid import FILL, TilePyramid
+from zoomloc.world.wording import called, is_guess, metres, others, sure, warnings
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 Colour = tuple[int, int, int]
@@ -31,9 +33,12 @@ FINER = 2  # drawn so much larger and shrunk, since Pillow's lines are jagged
 CARD, INK, DIM = (22, 27, 34), (240, 246, 252), (164, 172, 182)
 NO_IMAGERY = (52, 59, 68)
 PICKED, BELIEF, ANSWER, TRUTH = (253, 224, 71), (230, 0, 126), (225, 29, 72), (34, 170, 84)
+GUESS, WARNING = (120, 130, 142), (255, 179, 71)  # a place that is no answer; what is said of it
 
 _SWATCH, _RAMP = 0.034, 0.26  # of the height: side of a swatch, length of a ramp
 _AFTER_SWATCH, _AFTER_WORDS = 0.02, 0.04  # of the height, in a key
+_APART = 0.09  # of the height, from the words of one mark to the next mark
+_WARNED_LINE = 1.35  # of a title's letters
 
 
 # 1. what is asked for
@@ -92,9 +97,18 @@ Marks = Sequence[tuple[str, Callable[[Point], None]]]  # words, and what draws a
 
 
 class Card:
-    """Pictures side by side on a card that grows downward, ``FINER`` times larger."""
+    """Pictures side by side on a card that grows downward, ``FINER`` times larger.
 
-    def __init__(self, pictures: Sequence[Image.Image], height: int, measures: Measures) -> None:
+    ``warned``: what stands above them, to be read before they are looked at.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[Image.Image],
+        height: int,
+        measures: Measures,
+        warned: str = "",
+    ) -> None:
         self.height, self.measures = height, measures
         self.pad, gap = round(height * measures.pad), round(height * measures.gap)
         self.lefts = [self.pad]
@@ -103,14 +117,20 @@ class Card:
             self.lefts.append(self.lefts[-1] + slot + gap)
         self.width = self.lefts.pop() - gap + self.pad
         self.width = max(self.width, round(height * measures.narrowest))
-        self.image = Image.new("RGB", (self.width, self.pad + height), CARD)
+        self.title, self.small = font(height * measures.title), font(height * measures.small)
+        lines = wrapped(warned, self.title, self.width - 2 * self.pad)
+        line = height * measures.title * _WARNED_LINE
+        self.top = self.pad + FINER * round(line * len(lines) / FINER)  # of the pictures
+        self.image = Image.new("RGB", (self.width, self.top + height), CARD)
+        for k, text in enumerate(lines):
+            at = (self.pad, self.pad * 0.8 + k * line)
+            ImageDraw.Draw(self.image).text(at, text, WARNING, self.title)
         for left, picture in zip(self.lefts, pictures, strict=True):
             self.image.paste(picture, (left, self.top_of(picture)))
-        self.title, self.small = font(height * measures.title), font(height * measures.small)
 
     def top_of(self, picture: Image.Image) -> int:
         """Where a picture begins, if it is not as high as others."""
-        return self.pad + (self.height - picture.height) // 2
+        return self.top + (self.height - picture.height) // 2
 
     def grow(self, by_px: int) -> ImageDraw.ImageDraw:
         """Make the card longer below; a pen for it."""
@@ -128,8 +148,8 @@ class Card:
         for number, box in links:
             here, there = self.lefts[number : number + 2]
             _, top, right, bottom = np.clip(box, 0, self.height)
-            for y, end in ((top, self.pad), (bottom, self.pad + self.height)):
-                draw.line([(here + right, self.pad + y), (there, end)], colour, width)
+            for y, end in ((top, self.top), (bottom, self.top + self.height)):
+                draw.line([(here + right, self.top + y), (there, end)], colour, width)
         self.image = Image.alpha_composite(self.image.convert("RGBA"), over).convert("RGB")
 
     def draw_captions(self, captions: Sequence[Caption]) -> None:
@@ -174,6 +194,27 @@ class Card:
             draw.text((x + spacing.word, y), word, DIM, self.small)
             x += self.small.getlength(word) + spacing.after
 
+    def legend_px(self, words: str, names: Sequence[str], spacing: Spacing) -> float:
+        """How long a legend is, from its first word to the room after its last mark."""
+        long = sum(self.small.getlength(text) for text in (words, *names))
+        return long + spacing.before + len(names) * spacing.after
+
+    def draw_others(self, answer: Answer, spacing: Spacing, line: float) -> None:
+        """A row, or more, of the other places that the pictures number; none where none are."""
+        named = [(other.number, other.words) for other in others(answer)]
+        start, spacing = "or else:", spacing._replace(after=spacing.word + self.height * _APART)
+        room = self.width - 2 * self.pad - self.small.getlength(start) - spacing.before
+        for row in _rows(named, self.small, spacing.after, room):
+            at = (self.pad, self.image.height)
+            draw = self.grow(round(line))
+            marks: Marks = [(words, self._numbered(draw, n)) for n, words in row]
+            self.draw_legend(draw, start, marks, at, spacing)
+            start = ""
+
+    def _numbered(self, draw: ImageDraw.ImageDraw, number: int) -> Callable[[Point], None]:
+        """What draws the mark of an alternative in a footer."""
+        return lambda at: draw_number(draw, at, self.height * self.measures.small * 0.4, number)
+
     def write(self, out: Path) -> None:
         """Write the card at the size that was asked for, by the file's suffix, atomically."""
         kind, picture = format_of(out), self.image.reduce(FINER)
@@ -181,16 +222,41 @@ class Card:
             picture.save(temporary, kind, quality=90)
 
 
+def _rows(
+    named: Sequence[tuple[int, str]], letters: Font, after: float, room: float
+) -> list[list[tuple[int, str]]]:
+    """What a legend names, in rows that fit into the room."""
+    rows: list[list[tuple[int, str]]] = []
+    left = 0.0
+    for number, words in named:
+        wide = letters.getlength(words) + after
+        if not rows or wide > left:
+            rows.append([])
+            left = room
+        rows[-1].append((number, words))
+        left -= wide
+    return rows
+
+
 def probability_words(answer: Answer) -> str:
     """How sure the answer is of itself."""
-    return f"probability {answer.probability:.2f} within {RIGHT_WITHIN_M:.0f} m"
+    return sure(answer, RIGHT_WITHIN_M)
 
 
 def answer_words(answer: Answer, mark: str) -> str:
     """What the answer is called and, after a punctuation mark, how far off it is, if known."""
-    word = "best guess" if answer.unknown else "answer"
-    off = answer.error_m
+    word, off = called(answer), answer.error_m
     return word if off is None or not math.isfinite(off) else f"{word}{mark} {metres(off)} off"
+
+
+def warned_words(answer: Answer) -> str:
+    """What a card says above its pictures; empty where the answer is one."""
+    return " ".join(warnings(answer, CONTRADICTED))
+
+
+def answer_colour(answer: Answer) -> Colour:
+    """Of the answer's mark: a place that is only a guess does not shine."""
+    return GUESS if is_guess(answer) else ANSWER
 
 
 # 3. ground
@@ -244,6 +310,16 @@ def ends_px(answer: Answer, square: Square, px: int) -> tuple[Point, Point | Non
     return place, _nearer(place, _pixel(answer.truth, square, px), 3 * px)
 
 
+def draw_others(
+    draw: ImageDraw.ImageDraw, answer: Answer, square: Square, px: int, radius: float
+) -> None:
+    """The numbers of other places in a picture of a square, ``px`` a side; the first on top."""
+    for other in reversed(others(answer)):
+        x, y = _pixel(other.place, square, px)
+        if 0 <= x < px and 0 <= y < px:
+            draw_number(draw, (x, y), radius, other.number)
+
+
 def _pixel(place: LatLng, square: Square, px: int) -> Point:
     """Where a place lies in a picture of a square, ``px`` a side; may lie off it."""
     x, y = position(place, square)
@@ -269,6 +345,13 @@ def draw_diamond(draw: ImageDraw.ImageDraw, at: Point, radius: float, colour: Co
     """Another shape than the answer's, for those who see red and green as one."""
     for r, fill in ((radius * 1.6, CARD), (radius * 1.4, INK), (radius, colour)):
         draw.polygon(_diamond(at, r), fill)
+
+
+def draw_number(draw: ImageDraw.ImageDraw, at: Point, radius: float, number: int) -> None:
+    """The mark of an alternative: its number on a bright disc."""
+    for r, fill in ((radius * 1.2, CARD), (radius, INK)):
+        draw.ellipse((at[0] - r, at[1] - r, at[0] + r, at[1] + r), fill)
+    draw.text(at, str(number), CARD, font(radius * 1.6), anchor="mm")
 
 
 def draw_hollow_diamond(picture: Image.Image, at: Point, radius: float, colour: Colour) -> None:

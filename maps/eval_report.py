@@ -23,6 +23,7 @@ from maps.layers import Ground
 from maps.markup import STYLE, imagery_credit, keys, photo_credit, table, text, thumb, tiles
 from maps.pictures import data_uri
 from maps.report import page
+from zoomloc.belief.priors import CONTRADICTED
 from zoomloc.errors import PhotoError
 from zoomloc.world.answers import Answer
 from zoomloc.world.cells import Floats
@@ -30,6 +31,7 @@ from zoomloc.world.files import write_text
 from zoomloc.world.photos import Photo
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
+from zoomloc.world.wording import metres, percent, verdict
 
 CASES = 12  # of the best, and of the worst
 CASES_A_DRIVE = 2  # at most, where there are drives enough
@@ -314,10 +316,10 @@ def spread(ranked: Sequence[int], drives: Sequence[str]) -> list[int]:
 
 
 def _case(answer: Answer, photo: Photo, error_m: float, pyramid: TilePyramid) -> str:
-    truth = answer.truth or answer.place
+    truth, word = answer.truth or answer.place, verdict(answer, CONTRADICTED)
     said = (
-        f"probability {answer.probability:.2f}; 90 % radius {_metres(answer.radius90_m)}"
-        f"{'; unknown' if answer.unknown else ''}{'; not from here' if answer.not_here else ''}"
+        f"probability {percent(answer.probability)}; 90 % radius {metres(answer.radius90_m)}"
+        f"{'; ' if word else ''}{word}"
     )
     looks = "".join(
         f'<figure><img src="{data_uri(crop(place, other, pyramid), QUALITY)}" alt="{name}">'

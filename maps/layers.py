@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoomloc.belief.priors import CONTRADICTED
 from zoomloc.errors import RegionError
 from zoomloc.world.answers import Answer
 from zoomloc.world.cells import Cell, LatLng, cell_of_quadkey, latlng_of, xy_of
 from zoomloc.world.region import Region
+from zoomloc.world.wording import called, given, is_guess, metres, others, percent, sure, warnings
 
 Corners = list[list[float]]  # [[south, west], [north, east]], as Leaflet takes them
 
@@ -21,6 +23,14 @@ RIGHT_WITHIN_M = 50.0  # the distance that an answer's probability speaks of
 BELIEF_DECADES = 3  # belief fades out a thousandfold below its peak
 _OUTLINE_DETAIL = 1 / 1000  # of a root's side: less is not seen where the whole region is
 _DECIMALS = 7  # of a degree: a centimetre
+_NUMBERS = (  # of an answer, as they are
+    "probability",
+    "radius50_m",
+    "radius90_m",
+    "bearing_deg",
+    "bearing_spread_deg",
+    "error_m",
+)
 
 
 class Square(NamedTuple):
@@ -128,26 +138,31 @@ def answer_data(answer: Answer, ground: Ground) -> dict[str, Any]:
         "text": _text(place),
         "truth": ground.place(answer.truth) if answer.truth else None,
         "truth_text": _text(answer.truth) if answer.truth else None,
-        **{
-            name: _finite(getattr(answer, name))
-            for name in (
-                "probability",
-                "radius50_m",
-                "radius90_m",
-                "bearing_deg",
-                "bearing_spread_deg",
-                "error_m",
-            )
-        },
+        **{name: _finite(getattr(answer, name)) for name in _NUMBERS},
         "unknown": bool(answer.unknown),
         "not_here": bool(answer.not_here),
+        "words": _words(answer),
         "path": [
-            {"quadkey": cell.quadkey, "size_m": round(cell.size_m, 2), "bounds": ground.cell(cell)}
+            {
+                "quadkey": cell.quadkey,
+                "size_m": round(cell.size_m, 2),
+                "size": metres(cell.size_m),
+                "bounds": ground.cell(cell),
+            }
             for cell in cells
         ],
         "candidates": _candidates(answer, ground),
+        "alternatives": [
+            {
+                "number": other.number,
+                "place": ground.place(other.place),
+                "text": _text(other.place),
+                "words": other.words,
+            }
+            for other in others(answer)
+        ],
         "posterior": [
-            [*ground.cell(cell), float(f"{mass:.4g}"), float(f"{density:.4g}")]
+            [*ground.cell(cell), percent(mass), float(f"{mass:.4g}"), float(f"{density:.4g}")]
             for cell, mass, density in belief
         ],
         "hidden_mass": max(0.0, 1.0 - sum(mass for _, mass, _ in belief)),
@@ -157,11 +172,27 @@ def answer_data(answer: Answer, ground: Ground) -> dict[str, Any]:
     }
 
 
+def _words(answer: Answer) -> dict[str, Any]:
+    """What the page says of an answer; it puts nothing about probability into words itself."""
+    return {
+        "called": called(answer),
+        "is_guess": is_guess(answer),
+        "warnings": warnings(answer, CONTRADICTED),
+        "sure": sure(answer, RIGHT_WITHIN_M),
+        "probability": percent(answer.probability),
+        "radius50": metres(answer.radius50_m),
+        "radius90": metres(answer.radius90_m),
+        "off": metres(answer.error_m),
+        "given": given(answer),
+    }
+
+
 def keep_heaviest(data: dict[str, Any], cells: int) -> None:
     """Keep the heaviest posterior cells of an answer's data, and count the rest as not drawn."""
     dropped = data["posterior"][cells:]
     del data["posterior"][cells:]
-    data["hidden_mass"] += sum(mass for _, _, mass, _ in dropped)
+    data["hidden_mass"] += sum(row[3] for row in dropped)
+    data["words"]["hidden"] = percent(data["hidden_mass"])
 
 
 def _candidates(answer: Answer, ground: Ground) -> list[dict[str, Any]]:
@@ -172,6 +203,7 @@ def _candidates(answer: Answer, ground: Ground) -> list[dict[str, Any]]:
         {
             "quadkey": candidate.quadkey,
             "probability": _finite(candidate.probability),
+            "words": percent(candidate.probability),
             "place": ground.place(LatLng(candidate.lat, candidate.lng)),
         }
         for candidate in ranked

@@ -43,13 +43,6 @@ def wrapped(text: str, font: Font, room_px: float) -> list[str]:
     return [line for line in lines if line]
 
 
-def metres(length_m: float) -> str:
-    """A length with its unit, as exact as a reader needs it."""
-    if length_m >= 995:
-        return f"{length_m / 1000:.1f} km" if length_m < 9950 else f"{length_m / 1000:,.0f} km"
-    return f"{length_m:.0f} m" if length_m >= 1.95 else f"{length_m:.1f} m"
-
-
 def credits_of(region: Region) -> str:
     """Attribution and licence in letters that the font has; empty where there is none."""
     named = [text for text in (*region.attribution, region.licence) if text.strip()]

@@ -39,6 +39,7 @@ _GROUPS = {
     "belief": ("belief (posterior)", True),
     "path": ("zoom path", True),
     "candidates": ("candidates", True),
+    "alternatives": ("alternatives (other places)", True),
     "answer": ("answer", True),
     "truth": ("truth and error", True),
 }

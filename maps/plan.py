@@ -12,10 +12,11 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 
 from maps.layers import Ground, Square
-from maps.lettering import font, metres
+from maps.lettering import font
 from maps.pictures import Rgb
 from zoomloc.world.cells import Floats, LatLng, latlng_of, size_m, xy_of
 from zoomloc.world.pyramid import TilePyramid
+from zoomloc.world.wording import metres
 
 LONG_PX = 1060  # of the plan's longer side
 FINE = 2  # drawn so much larger, then reduced: smooth dots

@@ -4,7 +4,7 @@ Knows nothing of models, HTML or Folium, nor of how a card is laid out (``maps.c
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,7 +12,6 @@ import numpy as np
 from PIL import Image, ImageChops, ImageDraw
 
 from maps.card import (
-    ANSWER,
     BELIEF,
     CARD,
     FINER,
@@ -22,30 +21,34 @@ from maps.card import (
     Box,
     Caption,
     Card,
-    Marks,
+    Colour,
     Measures,
     Point,
     Spacing,
+    answer_colour,
     answer_words,
     box_px,
     check_height,
     draw_diamond,
     draw_dot,
+    draw_others,
     draw_way,
     ends_px,
     format_of,
     ground_in,
     position,
     probability_words,
+    warned_words,
 )
 from maps.layers import Square, path_cells
-from maps.lettering import credits_of, metres, wrapped
+from maps.lettering import credits_of, wrapped
 from maps.pictures import check_imagery
 from zoomloc.world.answers import Answer
 from zoomloc.world.cells import Cell, latlng_of, size_m
 from zoomloc.world.images import load_rgb
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
+from zoomloc.world.wording import called, metres
 
 _HEIGHTS_PX = (80, 1000)  # below, captions cannot be read
 _LONGEST_PX = 16_383  # WebP's limit
@@ -60,7 +63,7 @@ _MEASURES = Measures(
     after=0.04,
     narrowest=2.7,  # what the footer needs
 )
-_MARKS = ("belief", "answer", "truth")  # of the footer
+_NUMBER = 0.04  # of the height: radius of an alternative's mark
 _DARKEST_TINT = 0.45  # opacity of a cell that holds all belief of a view
 _TINT_GROWTH = 0.7  # of opacity with belief: a tenth is still seen beside a half
 
@@ -91,9 +94,10 @@ def write_strip(
 
     From the left: the photo; the square around the roots, where there are several; the view of
     each zoom with the chosen child outlined, tinted by belief; the terminal cell with answer and
-    truth. ``height_px`` (80 to 1000) is that of the pictures; captions and attribution come
-    below, in the letters that Pillow's font has (``plain``). The photo is shown as it is: have
-    the right to. Raises OutputError for another suffix or a place that cannot be written,
+    truth; other places as numbers, where they are seen. Above stands what makes the answer no more
+    than a guess; captions and attribution come below, in the letters that Pillow's font has
+    (``plain``). ``height_px`` (80 to 1000) is that of the pictures. The photo is shown as it is:
+    have the right to. Raises OutputError for another suffix or a place that cannot be written,
     PhotoError for an unreadable photo, RegionError or ImageryError where answer, region and
     imagery do not belong together, ZoomlocError for another height.
     """
@@ -104,7 +108,7 @@ def write_strip(
     large = height_px * FINER
     pictures = [_photo(photo, large)] if photo is not None else []
     pictures += [_picture(panel, answer, pyramid, large) for panel in panels]
-    card = Card(pictures, large, _MEASURES)
+    card = Card(pictures, large, _MEASURES, warned_words(answer))
     _draw_links(card, panels)
     first = [Caption("Where was this taken?", [""])] if photo is not None else []
     card.draw_captions([*first, *(Caption(panel.title, [panel.note]) for panel in panels)])
@@ -212,10 +216,11 @@ def _picture(panel: _Panel, answer: Answer, pyramid: TilePyramid, px: int) -> Im
     draw = ImageDraw.Draw(base)
     _outline(draw, box_px(Square(*panel.picked, 1, 1), square, px), px)
     place, truth = ends_px(answer, square, px)
+    draw_others(draw, answer, square, px, px * _NUMBER)
     if panel.is_last:
         if truth is not None:
             draw_way(draw, place, truth, px // 40, INK)
-        draw_dot(draw, place, px * 0.034, ANSWER)
+        draw_dot(draw, place, px * 0.034, answer_colour(answer))
     if truth is not None:
         draw_diamond(draw, truth, px * (0.045 if panel.is_last else 0.03), TRUTH)
     return base
@@ -261,11 +266,11 @@ def _draw_footer(card: Card, credits: str, answer: Answer) -> None:
     length, line = card.small.getlength, round(card.height * 0.105)
     m = length("M")
     spacing = Spacing(before=m, mark=m, word=2 * m, after=3 * m, down=card.height * 0.052)
+    card.draw_others(answer, spacing, line)
     words = probability_words(answer)
     room = card.width - 2 * card.pad
-    named = _MARKS if answer.truth is not None else _MARKS[:-1]
-    legend = round(sum(length(word) + spacing.after for word in named))
-    legend += round(length(words) + spacing.before)
+    named = ("belief", called(answer), "truth")[: 2 + (answer.truth is not None)]
+    legend = round(card.legend_px(words, named, spacing))
     beside = length(credits) <= room - legend - card.pad
     lines = [credits] if beside else wrapped(credits, card.small, room)
     top = card.image.height
@@ -273,21 +278,23 @@ def _draw_footer(card: Card, credits: str, answer: Answer) -> None:
     card.draw_lines(draw, lines, (card.pad, top), line)
     x = card.width - card.pad - legend if beside else card.pad
     y = top + (0 if beside else line * len(lines))
-    marks = _marks(draw, card.height * 0.024)
-    card.draw_legend(draw, words, marks[: len(named)], (x, y), spacing)
+    marks = _marks(draw, card.height * 0.024, answer_colour(answer))
+    card.draw_legend(draw, words, list(zip(named, marks, strict=False)), (x, y), spacing)
 
 
-def _marks(draw: ImageDraw.ImageDraw, radius: float) -> Marks:
-    """Those of the footer."""
+def _marks(
+    draw: ImageDraw.ImageDraw, radius: float, colour: Colour
+) -> tuple[Callable[[Point], None], ...]:
+    """Those of the footer: of belief, of an answer in its colour, of a truth."""
 
     def draw_tint(at: Point) -> None:
         x, y = at
         draw.rectangle((x - radius, y - radius, x + radius, y + radius), BELIEF)
 
     def draw_answer(at: Point) -> None:
-        draw_dot(draw, at, radius, ANSWER)
+        draw_dot(draw, at, radius, colour)
 
     def draw_truth(at: Point) -> None:
         draw_diamond(draw, at, radius, TRUTH)
 
-    return list(zip(_MARKS, (draw_tint, draw_answer, draw_truth), strict=True))
+    return draw_tint, draw_answer, draw_truth

@@ -11,7 +11,6 @@ from typing import Any
 from maps.assets import assets, safe_json
 from maps.layers import (
     BELIEF_DECADES,
-    RIGHT_WITHIN_M,
     Ground,
     answer_data,
     keep_heaviest,
@@ -63,7 +62,6 @@ def write_map(
         "region": region.name,
         "attribution": list(region.attribution),
         "licence": region.licence,
-        "right_within_m": RIGHT_WITHIN_M,
         "belief_decades": BELIEF_DECADES,
         "bounds": ground.box(ground.extent),
         "outline": ground.outline,

@@ -14,7 +14,6 @@ import numpy.typing as npt
 from PIL import Image, ImageChops, ImageDraw
 
 from maps.card import (
-    ANSWER,
     BELIEF,
     CARD,
     DIM,
@@ -27,16 +26,17 @@ from maps.card import (
     Caption,
     Card,
     Colour,
-    Marks,
     Measures,
     Point,
     Spacing,
+    answer_colour,
     answer_words,
     between,
     box_px,
     check_height,
     draw_dot,
     draw_hollow_diamond,
+    draw_others,
     draw_way,
     ends_px,
     format_of,
@@ -44,15 +44,17 @@ from maps.card import (
     probability_words,
     ramp,
     swatch,
+    warned_words,
 )
 from maps.layers import Square
-from maps.lettering import credits_of, font, metres, wrapped
+from maps.lettering import credits_of, font, wrapped
 from maps.pictures import check_imagery
 from zoomloc.world.answers import Answer
 from zoomloc.world.cells import LatLng, size_m, xy_of
 from zoomloc.world.images import load_fitted
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
+from zoomloc.world.wording import called, metres
 
 Array = npt.NDArray[np.float64]
 
@@ -71,6 +73,8 @@ _MEASURES = Measures(
     line=_LINE_HIGH,
     after=_LINE_HIGH * 1.6,  # for the key
 )
+_NUMBER = 0.024  # of the height: radius of an alternative's mark
+_SPACING = Spacing(before=0.035, mark=0.02, word=0.052, after=0.075, down=_SMALL * 0.62)
 _LEAST_BELIEF = 0.001  # less is not tinted; the tint grows with the logarithm
 _SPOT_M, _SPOTS = 16.0, 50  # belief is shown of spots so wide, at most so many across
 _CLOSE_UP = 2.2  # side of the close-up, by how far the fan reaches
@@ -132,12 +136,12 @@ def write_why(
     """Write one PNG, JPEG or WebP (by suffix) that tells why a match answered so, atomically.
 
     From the left: the photo with its slices, and below it how sure it is of each slice and ring;
-    the whole ground, tinted by belief, with the answer (dot) and the truth (diamond) where known;
-    the ground round the answer, with each bin of the photo filled by how much it speaks for the
-    place. ``height_px`` (240 to 1200) is that of the panels. The photo is shown as it is: have
-    the right to. Raises OutputError for another suffix or a place that cannot be written,
-    PhotoError for an unreadable photo, ImageryError where region and imagery do not belong
-    together, ZoomlocError for another height.
+    the whole ground, tinted by belief, with the answer (dot), other places (numbers) and the truth
+    (diamond) where known; the ground round the answer, with each bin of the photo filled by how
+    much it speaks for the place. ``height_px`` (240 to 1200) is that of the panels. The photo is
+    shown as it is: have the right to. Raises OutputError for another suffix or a place that cannot
+    be written, PhotoError for an unreadable photo, ImageryError where region and imagery do not
+    belong together, ZoomlocError for another height.
     """
     format_of(out)
     check_imagery(region, pyramid)
@@ -149,7 +153,7 @@ def write_why(
         _belief_panel(answer, reasons, pyramid, (whole, close), large),
         _fan_panel(answer, reasons, pyramid, close, large),
     ]
-    card = Card([panel.picture for panel in panels], large, _MEASURES)
+    card = Card([panel.picture for panel in panels], large, _MEASURES, warned_words(answer))
     _draw_rings(card, panels[0].picture, reasons.rings_m)
     card.draw_links([(1, box_px(close, whole, large))], (*INK, 110), max(2, large // 300))
     card.draw_captions([_caption(panel, card) for panel in panels])
@@ -256,7 +260,8 @@ def _belief_panel(
     place, truth = ends_px(answer, whole, px)
     if truth is not None:
         draw_hollow_diamond(base, truth, px / 22, TRUTH)
-    draw_dot(draw, place, px / 130, ANSWER)
+    draw_others(draw, answer, whole, px, px * _NUMBER)
+    draw_dot(draw, place, px / 130, answer_colour(answer))
     note = (
         "The photo is compared with every place of the map, in every heading. Tint: belief that "
         f"it was taken within a spot of {metres(spot_m)}, any heading."
@@ -345,7 +350,8 @@ def _fan_panel(
         draw_way(draw, place, truth, px // 80, TRUTH)
         draw_hollow_diamond(base, truth, px / 15, TRUTH)
     _draw_arrow(draw, place, bearing, max(reasons.borders_m) * per_m * 1.05, px)
-    draw_dot(draw, place, px / 55, ANSWER)
+    draw_others(draw, answer, square, px, px * _NUMBER)
+    draw_dot(draw, place, px / 55, answer_colour(answer))
     note = (
         f"Slices and rings laid on the map, looking to {bearing:.0f}°. Filled by how well photo "
         "and map agree: the fuller, the more that part counts."
@@ -423,21 +429,21 @@ def _caption(panel: _Panel, card: Card) -> Caption:
 
 def _draw_footer(card: Card, credits: str, answer: Answer) -> None:
     """Attribution, never cut; the probability and the marks below the last panel."""
-    height, left = card.height, card.lefts[2]
-    line = height * _LINE_HIGH
+    height, line = card.height, card.height * _LINE_HIGH
+    spacing = Spacing(*(height * share for share in _SPACING))
+    card.draw_others(answer, spacing, line)
+    words, names = probability_words(answer), [called(answer), "truth"][: 1 + bool(answer.truth)]
+    left = min(card.lefts[2], card.width - card.pad - card.legend_px(words, names, spacing))
     lines = wrapped(credits, card.small, left - 2 * card.pad)
     top = card.image.height + 0.5 * line
     draw = card.grow(round(line * (0.5 + max(1, len(lines))) + card.pad))
     card.draw_lines(draw, lines, (card.pad, top), line)
 
     def draw_answer(at: Point) -> None:
-        draw_dot(draw, at, height * 0.013, ANSWER)
+        draw_dot(draw, at, height * 0.013, answer_colour(answer))
 
     def draw_truth(at: Point) -> None:
         draw_hollow_diamond(card.image, at, height * 0.026, TRUTH)
 
-    marks: Marks = [("answer", draw_answer), ("truth", draw_truth)]
-    shown = marks if answer.truth is not None else marks[:1]
-    shares = Spacing(before=0.035, mark=0.02, word=0.052, after=0.075, down=_SMALL * 0.62)
-    spacing = Spacing(*(height * share for share in shares))
-    card.draw_legend(draw, probability_words(answer), shown, (left, top), spacing)
+    marks = list(zip(names, (draw_answer, draw_truth), strict=False))
+    card.draw_legend(draw, words, marks, (left, top), spacing)

@@ -24,6 +24,7 @@ from zoomloc.training.loop import train
 from zoomloc.world.answers import Alternative, read_answers
 from zoomloc.world.cells import LatLng, distance_m
 from zoomloc.world.region import Region
+from zoomloc.world.wording import percent
 
 COMMAND = [sys.executable, "-m", "zoomloc", "locate"]
 
@@ -97,7 +98,7 @@ def test_text_is_three_to_five_lines_a_photo(zoomloc, painted, folder):
     _, out_json, _ = zoomloc("locate", folder, "--region", painted, "--json")
     first = lines_of(out_json)[0]
     assert f"1.jpeg: {first['lat']:.6f}, {first['lng']:.6f}" in told[0]
-    assert f"probability {first['probability']:.2f} within 50 m" in out
+    assert f"probability {percent(first['probability'])} within 50 m" in out
     assert "heading " in out and " ± " in out
 
 
@@ -107,21 +108,23 @@ def test_words_for_every_kind_of_answer():
     )
     assert describe(plain) == [
         "Übung/1.jpg: 48.100000, -1.700000",
-        "    probability 0.75 within 50 m; 50 % of the belief within 12 m, 90 % within 140 m",
+        "    probability 75 % within 50 m; 50 % of the belief within 12 m, 90 % within 140 m",
         "    heading 92° ± 14°",
-        "    else 48.110000, -1.710000 (0.20)",
+        "    else 48.110000, -1.710000 (20 %, 1.3 km away)",
     ]
     told = "\n".join(describe(answer(unknown=True, radius90_m=2345.0, bearing_deg=None), 25.0))
     assert "Übung/1.jpg: unknown; best guess 48.100000" in told and "heading" not in told
     assert "within 25 m" in told and "90 % within 2.3 km" in told
     told = describe(answer(unknown=True, not_here=True))[0]
-    assert "not from this region" in told and "unknown" not in told
+    assert "probably not from this region; best guess 48.1" in told and "unknown" not in told
+    told = describe(answer(not_here=True, probability=1.0))[1]
+    assert "if it is from here, probability over 99.9 % within 50 m" in told
     given = {"place": "within 500 m of 48.2, 16.4", "heading": "90° ± 20°", "search": "x"}
     told = describe(answer(given=given, agreement=-0.2))[-1]
     assert told == "    given: within 500 m of 48.2, 16.4, heading 90° ± 20°"
     assert "speaks against" in describe(answer(given=given, agreement=-3.0))[-1]
     told = describe(answer(truth=LatLng(48.2, -1.7), error_m=11_119.5))[-1]
-    assert "11.1 km from the position in the photo's EXIF, which was not used" in told
+    assert "11 km from the position in the photo's EXIF, which was not used" in told
     assert describe(answer(photo="a\x1b[2J\n.jpg"))[0].startswith("a\\x1b[2J\\n.jpg: ")
 
 

@@ -24,7 +24,7 @@ from maps.assets import assets, safe_json
 from maps.layers import Ground, answer_data, keep_heaviest
 from maps.viewer import write_map
 from zoomloc.errors import ImageryError, OutputError, RegionError, ZoomlocError
-from zoomloc.world.answers import Answer, Candidate
+from zoomloc.world.answers import Alternative, Answer, Candidate
 from zoomloc.world.cells import Cell, LatLng, cell_at, distance_m, moved
 from zoomloc.world.pyramid import TilePyramid, write_pmtiles
 from zoomloc.world.region import Region
@@ -158,7 +158,8 @@ def test_density_compares_cells_of_several_levels(region: Region) -> None:
     posterior = ((leaf.quadkey, 0.18), (leaf.parent().quadkey, 0.72), (thin.quadkey, 0.1))
     drawn = answer_data(answer_for(region, HERE, posterior=posterior), Ground(region))
     coarse, fine = drawn["posterior"]
-    assert coarse[2:] == [0.72, 1.0] and fine[2:] == [0.18, 1.0]  # four times the area
+    assert coarse[2:] == ["72 %", 0.72, 1.0]
+    assert fine[2:] == ["18 %", 0.18, 1.0]  # as dense: the other has four times the area
     assert drawn["hidden_mass"] == pytest.approx(0.1)
 
 
@@ -168,13 +169,43 @@ def test_dropped_cells_are_owned_up_to(region: Region) -> None:
     keep_heaviest(drawn, 4)
     assert len(drawn["posterior"]) == 4
     assert drawn["hidden_mass"] == pytest.approx(0.4, abs=1e-3)
+    assert drawn["words"]["hidden"] == "40 %"
 
 
 def test_numbers_that_json_lacks_become_unknown(region: Region) -> None:
     answer = answer_for(region, HERE, radius90_m=float("inf"), error_m=float("nan"))
     drawn = answer_data(answer, Ground(region))
     assert drawn["radius90_m"] is None and drawn["error_m"] is None
+    assert drawn["words"]["radius90"] == drawn["words"]["off"] == "unknown"
     safe_json(drawn)
+
+
+def test_alternatives_have_places_numbers_and_words(region: Region) -> None:
+    places = (moved(HERE, 0.0, 240.0), LatLng(float("nan"), 3.0), moved(HERE, 90.0, 1200.0))
+    others = tuple(Alternative(*place, 0.2) for place in places)
+    first, third = answer_data(answer_for(region, HERE, alternatives=others), Ground(region))[
+        "alternatives"
+    ]
+    assert (first["number"], first["words"]) == (1, "20 %, 240 m away")
+    assert first["place"] == pytest.approx(list(places[0]), abs=1e-6)
+    assert (third["number"], third["words"]) == (3, "20 %, 1.2 km away")  # 2 is no place
+    safe_json([first, third])
+
+
+def test_what_the_map_warns_of(region: Region) -> None:
+    def words(**changes: Any) -> dict[str, Any]:
+        drawn = answer_data(answer_for(region, HERE, **changes), Ground(region))
+        return dict(drawn["words"])
+
+    plain = words(agreement=-0.5, given={"place": "within 1 km of x"})
+    assert plain["warnings"] == [] and plain["called"] == "answer" and not plain["is_guess"]
+    assert plain["given"] == "within 1 km of x"
+    foreign = words(not_here=True, unknown=True, agreement=-3.0, probability=1.0)
+    (told,) = foreign["warnings"]
+    assert told.startswith("Probably not from the place that was given, or not from this region")
+    assert foreign["is_guess"] and foreign["called"] == "best guess"
+    assert foreign["sure"] == "if it is from here, probability over 99.9 % within 50 m"
+    assert words(unknown=True)["warnings"] == ["Unknown: the mark is only the best guess."]
 
 
 def test_across_the_antimeridian_the_map_is_one_piece(tmp_path: Path) -> None:
@@ -406,7 +437,7 @@ def test_one_answer_in_the_browser(
     for words in (
         "a.jpg",
         "44.057700, -123.071200",
-        "62 % sure",
+        "answer: probability 62 %",
         "within 50 m",
         "75 m",
         "40 m",
@@ -464,12 +495,56 @@ def test_several_answers_in_the_browser(
     assert "day1/a.jpg" in seen.text(".zl-list")  # file names repeat: their folders tell
     seen.page.locator(".zl-list button").nth(1).click()
     seen.settle()
-    assert "does not know where" in seen.text(".zl-info")
+    assert "Unknown: the mark is only the best guess" in seen.text(".zl-info")
     assert seen.count(".zl-truth") == 0 and seen.count(".zl-error") == 0
     assert seen.page.evaluate("map_zoomloc.getCenter().distanceTo(zoomloc.answers[1].place)") < 80
     seen.page.locator(".zl-list button").nth(2).click()
-    assert "does not seem to show any place in this region" in seen.text(".zl-info")
+    assert "Probably not from this region" in seen.text(".zl-info")
+    assert "if it is from here, probability 62 %" in seen.text(".zl-info")
+    assert "not here" in seen.text(".zl-list li:nth-child(3)")
+    assert "%" not in seen.text(".zl-list li:nth-child(3)")  # a figure that holds only if it is
     assert seen.count(".zl-heading") == 0
+    seen.check_quiet(out)
+
+
+@pytest.mark.browser
+def test_a_guess_and_other_places_look_so_in_the_browser(
+    browser: Any, region: Region, pyramid: TilePyramid, tmp_path: Path
+) -> None:
+    places = (moved(HERE, 0.0, 240.0), moved(HERE, 90.0, 150.0))
+    others = tuple(
+        Alternative(*place, mass) for place, mass in zip(places, (0.2, 0.1), strict=True)
+    )
+    given = {"place": HOSTILE}
+    answers = [
+        answer_for(region, HERE, alternatives=others),
+        answer_for(region, HERE, "b.jpg", not_here=True, agreement=-3.0, given=given),
+    ]
+    out = tmp_path / "map.html"
+    write_map(answers, region, pyramid, out)
+    seen = Seen(browser, out)
+    assert seen.page.locator(".zl-banner").is_hidden()
+    assert seen.page.locator(".zl-other").all_inner_texts() == ["1", "2"]
+    seen.page.locator(".zl-other").nth(1).dispatch_event("mouseover")
+    assert "alternative 2 · 10 %, 150 m away" in seen.text(".leaflet-tooltip")
+    assert "20 %, 240 m away" in seen.text(".zl-info")
+    at = seen.page.evaluate("[0, 1].map(k => zoomloc.answers[0].alternatives[k].place)")
+    assert np.allclose(at, places, atol=1e-6)
+    shining = seen.page.locator(".zl-answer path").first.get_attribute("fill")
+    seen.page.locator(".leaflet-control-layers").hover()
+    seen.page.get_by_label("alternatives").uncheck()
+    assert seen.count(".zl-other") == 0
+
+    seen.page.locator(".zl-list button").nth(1).click()
+    banner = seen.page.locator(".zl-banner p").all_inner_texts()
+    assert "Probably not from this region" in banner[0] and "speaks against" in banner[1]
+    assert seen.page.locator(".zl-answer path").first.get_attribute("fill") != shining
+    seen.page.locator(".zl-answer").dispatch_event("mouseover")
+    tooltip = seen.page.locator(".leaflet-tooltip").last.inner_text()
+    assert "best guess: if it is from here, probability 62 %" in tooltip
+    assert "Probably not from this region" in tooltip and "speaks against" in tooltip
+    assert "<img src=x onerror=hit('img')>" in seen.text(".zl-info table")
+    assert seen.page.evaluate("window.hits") == []
     seen.check_quiet(out)
 
 

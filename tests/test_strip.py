@@ -16,7 +16,7 @@ from PIL import Image, ImageFont
 from maps.lettering import font, plain, wrapped
 from maps.strip import write_strip
 from zoomloc.errors import ImageryError, OutputError, PhotoError, RegionError, ZoomlocError
-from zoomloc.world.answers import Answer
+from zoomloc.world.answers import Alternative, Answer
 from zoomloc.world.cells import Cell, LatLng, cell_at, distance_m, latlng_of, moved
 from zoomloc.world.pyramid import TilePyramid, write_pmtiles
 from zoomloc.world.region import Region
@@ -26,6 +26,7 @@ Pixels = npt.NDArray[np.int64]
 HERE = LatLng(44.0577, -123.0712)
 SUVA = LatLng(-16.8, 179.9999)  # beside the antimeridian
 GROUND = (90, 140, 70)
+AMBER, GREY = (255, 179, 71), (120, 130, 142)
 YELLOW, MAGENTA, RED, GREEN, VOID = (253, 224, 71), (230, 0, 126), (225, 29, 72), (34, 170, 84), (
     52, 59, 68)  # fmt: skip
 HIGH, PAD, GAP = 240, 20, 30  # at the default height
@@ -240,6 +241,53 @@ def test_the_photo_comes_first_and_keeps_its_shape(
         first = PAD + max(shown[1], HIGH) + GAP
         assert len(where(panel(strip, 0, first), GROUND, 3)) > 1000
         assert strip.shape[1] == first + 3 * HIGH + 2 * GAP + PAD
+
+
+def test_a_guess_is_said_to_be_one_and_does_not_shine(
+    region: Region, pyramid: TilePyramid, tmp_path: Path
+) -> None:
+    strips = {}
+    for name, changes in (
+        ("plain", {}),
+        ("unknown", {"unknown": True}),
+        ("foreign", {"not_here": True}),
+        ("against", {"agreement": -3.0}),
+    ):
+        answer = answer_at(region, HERE, None, **changes)
+        write_strip(answer, region, pyramid, tmp_path / "s.png")
+        strips[name] = pixels_of(tmp_path / "s.png")
+    warned = {name: len(where(strip[:60], AMBER, 30)) for name, strip in strips.items()}
+    assert warned["plain"] == 0 < warned["unknown"] < warned["foreign"]  # more letters
+    assert warned["against"] > 0
+    for name, strip in strips.items():
+        assert bool(len(where(strip, RED))) == (name in ("plain", "against"))
+        pictures = strip[60 : PAD + HIGH + len(strip) - len(strips["plain"])]
+        assert (len(where(pictures, GREY, 4)) > 50) == (name in ("unknown", "foreign"))
+    grown = len(strips["against"]) - len(strips["plain"])
+    assert grown > 25  # by the warning alone: all else is as it was
+    assert (strips["against"][PAD + grown :] == strips["plain"][PAD:]).all()
+
+
+def test_other_places_are_marked_where_they_are_and_listed(
+    region: Region, pyramid: TilePyramid, tmp_path: Path
+) -> None:
+    root = region.roots[0]
+    near, far = middle(root, 0.25, 0.75), moved(HERE, 90.0, 500_000.0)
+    heights = []
+    for others in ((), (near,), (near, far, near, far)):
+        alternatives = tuple(Alternative(*place, 0.1) for place in others)
+        answer = answer_at(region, HERE, None, alternatives=alternatives)
+        write_strip(answer, region, pyramid, tmp_path / "s.png")
+        strip = pixels_of(tmp_path / "s.png")
+        heights.append(len(strip))
+        assert np.abs(strip[PAD + HIGH :, -PAD // 2 :] - (22, 27, 34)).max() <= 1  # none runs out
+        bright = where(panel(strip, 0), (240, 246, 252), 4)
+        assert bool(len(bright)) == bool(others)
+        if others:
+            assert (bright.min(axis=0) + bright.max(axis=0)) / 2 / HIGH == pytest.approx(
+                [0.75, 0.25], abs=0.01
+            )
+    assert heights[0] + 20 < heights[1] < heights[2]  # a row for every few of them
 
 
 # 2. words

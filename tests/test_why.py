@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from test_match_scorer import match_config, photos
 from test_strip import (
+    AMBER,
     GREEN,
     GROUND,
     HERE,
@@ -34,6 +35,7 @@ from zoomloc.scorers.matches import FOVS_DEG
 from zoomloc.scorers.shown import Shown
 from zoomloc.scorers.why import Why, why
 from zoomloc.training.loop import train
+from zoomloc.world.answers import Alternative
 from zoomloc.world.cells import LatLng, cell_at
 
 YELLOW, BLUE, INK = (253, 224, 71), (70, 150, 255), (240, 246, 252)
@@ -319,6 +321,27 @@ def test_belief_in_a_wide_region_is_still_seen(region, pyramid, photo, tmp_path)
     changes = {"belief": belief, "feature_m": region.roots[0].size_m / 4000}
     whole = panel(draw(tmp_path, region, pyramid, photo, **changes), 0)
     assert whole[100, 300].sum() > 600
+
+
+def test_a_guess_is_said_to_be_one_and_nothing_runs_out(region, pyramid, photo, tmp_path):
+    truth = LatLng(HERE.lat + 3.0, HERE.lng)
+    plain = draw(tmp_path, region, pyramid, photo, answer_at(region, HERE, truth))
+    foreign = answer_at(region, HERE, truth, not_here=True, probability=1.0)
+    picture = draw(tmp_path, region, pyramid, photo, foreign)
+    assert len(where(picture[:70], AMBER, 30)) > 100 and not len(where(plain[:70], AMBER, 30))
+    assert len(where(plain, RED)) and not len(where(picture, RED))
+    assert np.abs(picture[-60:, -PAD // 2 :] - (22, 27, 34)).max() <= 1
+    assert len(where(picture[-60:, -10 * PAD :], GREEN)) > 10  # the key ends with the truth
+
+
+def test_other_places_are_numbered_and_listed(region, pyramid, photo, tmp_path):
+    place = middle(region.roots[0], 0.25, 0.75)
+    plain = draw(tmp_path, region, pyramid, photo, answer_at(region, HERE, None))
+    answer = answer_at(region, HERE, None, alternatives=(Alternative(*place, 0.1),))
+    picture = draw(tmp_path, region, pyramid, photo, answer)
+    changed = np.argwhere(np.abs(panel(picture, 0) - panel(plain, 0)).max(axis=2) > 30)
+    assert changed.mean(axis=0) / HIGH == pytest.approx([0.75, 0.25], abs=0.01)
+    assert len(changed) > 200 and len(picture) > len(plain) + 15
 
 
 # 3. words and files

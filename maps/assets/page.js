@@ -4,8 +4,9 @@ function zoomlocPage(map, groups, data) {
   "use strict";
   const ZOOM_COLOURS = ["#38bdf8", "#34d399", "#fde047", "#fb923c", "#f87171", "#c4b5fd", "#f9a8d4"];
   const BELIEF = "#e6007e", CASING = "#10151c", ANSWER = "#e11d48", TRUTH = "#16a34a", CANDIDATE = "#22d3ee";
-  const PIN = '<svg viewBox="0 0 28 38" width="28" height="38"><path d="M14 1.5C7 1.5 1.8 6.9 1.8 13.6 1.8 22.7' +
-    ' 14 36.5 14 36.5S26.2 22.7 26.2 13.6C26.2 6.9 21 1.5 14 1.5Z" fill="' + ANSWER + '" stroke="#fff"' +
+  const GUESS = "#78828e"; // a place that is no answer does not shine
+  const pinOf = fill => '<svg viewBox="0 0 28 38" width="28" height="38"><path d="M14 1.5C7 1.5 1.8 6.9 1.8 13.6 1.8 22.7' +
+    ' 14 36.5 14 36.5S26.2 22.7 26.2 13.6C26.2 6.9 21 1.5 14 1.5Z" fill="' + fill + '" stroke="#fff"' +
     ' stroke-width="2.2"/><circle cx="14" cy="13.6" r="4.6" fill="#fff"/></svg>';
   const DIAMOND = '<svg viewBox="0 0 26 26" width="26" height="26"><path d="M13 2 24 13 13 24 2 13Z" fill="' + TRUTH +
     '" stroke="#fff" stroke-width="2.4"/><path d="m8.4 13.2 3.2 3.2 6-6.2" fill="none" stroke="#fff" stroke-width="2.4"/></svg>';
@@ -30,17 +31,7 @@ function zoomlocPage(map, groups, data) {
     node.addEventListener("click", onclick);
     return node;
   }
-  function metres(m) {
-    if (m === null || m === undefined) return "unknown";
-    if (m >= 9950) return (m / 1000).toFixed(0) + " km";
-    if (m >= 995) return (m / 1000).toFixed(1) + " km";
-    return m.toFixed(m < 9.95 ? 1 : 0) + " m";
-  }
-  function percent(p) {
-    if (p === null || p === undefined) return "unknown";
-    if (p > 0 && p < 0.001) return "< 0.1 %";
-    return (100 * p).toFixed(p < 0.0995 || (p > 0.995 && p < 1) ? 1 : 0) + " %";
-  }
+  function markColour(answer) { return answer.words.is_guess ? GUESS : ANSWER; }
   function zoomName(answer, index) {
     return index === answer.path.length - 1 && index > 0 ? "terminal cell" : "zoom " + index;
   }
@@ -52,7 +43,7 @@ function zoomlocPage(map, groups, data) {
   // 2. the selected answer on the map
 
   function clear() {
-    for (const name of ["finer", "belief", "path", "candidates", "answer", "truth"]) groups[name].clearLayers();
+    for (const name of ["finer", "belief", "path", "candidates", "alternatives", "answer", "truth"]) groups[name].clearLayers();
     labels = [];
   }
   function finer(answer) {
@@ -62,11 +53,11 @@ function zoomlocPage(map, groups, data) {
     }
   }
   function belief(answer) {
-    for (const [low, high, mass, density] of answer.posterior) {
+    for (const [low, high, words, , density] of answer.posterior) {
       const strength = 1 + Math.log10(density) / data.belief_decades; // density: share of the densest
       L.rectangle([low, high], {pane: "belief", className: "zl-belief", color: BELIEF, weight: 0.5,
         opacity: 0.35 * strength, fillColor: BELIEF, fillOpacity: 0.62 * strength ** 1.5})
-        .bindTooltip(el("span", "", percent(mass) + " of the belief"), {sticky: true}).addTo(groups.belief);
+        .bindTooltip(el("span", "", words + " of the belief"), {sticky: true}).addTo(groups.belief);
     }
   }
   function path(answer) {
@@ -75,8 +66,8 @@ function zoomlocPage(map, groups, data) {
         interactive: false}).addTo(groups.path);
       L.rectangle(cell.bounds, {pane: "path", className: "zl-outline", color: colour(index), weight: 2.5,
         opacity: 1, fill: false}).bindTooltip(into(el("span"), zoomName(answer, index) + " · " +
-        metres(cell.size_m) + " · ", el("code", "", cell.quadkey)), {sticky: true}).addTo(groups.path);
-      const words = zoomName(answer, index) + " · " + metres(cell.size_m);
+        cell.size + " · ", el("code", "", cell.quadkey)), {sticky: true}).addTo(groups.path);
+      const words = zoomName(answer, index) + " · " + cell.size;
       label(groups.path, cell.bounds[1][0], cell.bounds[0][1], words,
         {colour: colour(index), cell: cell});
     });
@@ -86,25 +77,33 @@ function zoomlocPage(map, groups, data) {
       L.circleMarker(candidate.place, {pane: "candidates", className: "zl-candidate",
         radius: 4 + 10 * Math.sqrt(candidate.probability || 0), color: "#fff", weight: 2, fillColor: CANDIDATE,
         fillOpacity: 0.3}).bindTooltip(into(el("span"), "candidate " + (index + 1) + " · " +
-        percent(candidate.probability) + " · ", el("code", "", candidate.quadkey))).addTo(groups.candidates);
+        candidate.words + " · ", el("code", "", candidate.quadkey))).addTo(groups.candidates);
       if (candidate.probability >= 0.05) {
-        label(groups.candidates, ...candidate.place, percent(candidate.probability), {dx: 12, dy: 8});
+        label(groups.candidates, ...candidate.place, candidate.words, {dx: 12, dy: 8});
       }
     });
   }
+  function alternatives(answer) {
+    for (const other of answer.alternatives) {
+      marker(other.place, el("span", "", String(other.number)), [20, 20], [10, 10], "zl-other",
+        "alternative " + other.number + " · " + other.words + " · " + other.text, 700).addTo(groups.alternatives);
+    }
+  }
   function answerMarks(answer) {
-    for (const [radius, share, dash] of [[answer.radius90_m, "90 %", "7 6"], [answer.radius50_m, "50 %", null]]) {
+    const said = answer.words;
+    for (const [radius, words, dash] of [[answer.radius90_m, "90 % of the belief within " + said.radius90, "7 6"],
+      [answer.radius50_m, "50 % of the belief within " + said.radius50, null]]) {
       if (!(radius > 0)) continue;
       L.circle(answer.place, {pane: "answer", radius: radius, color: CASING, weight: 4, opacity: 0.45, fill: false,
         interactive: false}).addTo(groups.answer);
       L.circle(answer.place, {pane: "answer", className: "zl-radius", radius: radius, color: "#fff", weight: 2,
-        dashArray: dash, fill: false}).bindTooltip(into(el("span"), share + " of the belief within " +
-        metres(radius)), {sticky: true}).addTo(groups.answer);
+        dashArray: dash, fill: false}).bindTooltip(el("span", "", words), {sticky: true}).addTo(groups.answer);
     }
     if (answer.bearing_deg !== null) {
       marker(answer.place, cone(answer), [160, 160], [80, 80], "zl-heading", "", 800).addTo(groups.answer);
     }
-    marker(answer.place, PIN, [28, 38], [14, 37], "zl-answer", "the answer", 1000).addTo(groups.answer);
+    marker(answer.place, pinOf(markColour(answer)), [28, 38], [14, 37], "zl-answer",
+      [said.called + ": " + said.sure, ...said.warnings].join("\n"), 1000).addTo(groups.answer);
   }
   function truthMarks(answer) {
     if (!answer.truth) return;
@@ -114,7 +113,7 @@ function zoomlocPage(map, groups, data) {
       interactive: false}).addTo(groups.truth);
     marker(answer.truth, DIAMOND, [26, 26], [13, 13], "zl-truth", "the true place", 900).addTo(groups.truth);
     const middle = [(line[0][0] + line[1][0]) / 2, (line[0][1] + line[1][1]) / 2];
-    label(groups.truth, ...middle, metres(answer.error_m), {kind: "error", line: line});
+    label(groups.truth, ...middle, answer.words.off, {kind: "error", line: line});
   }
   function marker(place, svg, size, anchor, className, words, zIndexOffset) {
     const icon = L.divIcon({className: className, html: svg, iconSize: size, iconAnchor: anchor});
@@ -153,6 +152,10 @@ function zoomlocPage(map, groups, data) {
     if (answer.truth) {
       const truth = map.latLngToContainerPoint(answer.truth);
       boxes.push({x: truth.x - 14, y: truth.y - 14, w: 28, h: 28});
+    }
+    for (const other of answer.alternatives) {
+      const at = map.latLngToContainerPoint(other.place);
+      boxes.push({x: at.x - 11, y: at.y - 11, w: 22, h: 22});
     }
     return boxes;
   }
@@ -202,6 +205,7 @@ function zoomlocPage(map, groups, data) {
     }
     return bounds;
   }
+  function both(answer, other) { return L.latLngBounds([answer.place, other.place]).pad(0.15); }
   function stopReplay() {
     clearTimeout(replaying);
     replaying = 0;
@@ -222,6 +226,7 @@ function zoomlocPage(map, groups, data) {
   // 5. the panel
 
   const panel = document.getElementById("zoomloc-panel");
+  const banner = into(map.getContainer(), el("div", "zl-banner")).lastChild;
   const info = el("div", "zl-info"), list = el("ul", "zl-list"), rows = [];
 
   function row(table, name, ...cells) {
@@ -240,12 +245,10 @@ function zoomlocPage(map, groups, data) {
     });
     return [value, copy];
   }
-  function verdict(answer) {
-    const guess = " The marker is only the best guess.";
-    if (answer.not_here) return ["This photo does not seem to show any place in this region." + guess, true];
-    if (answer.unknown) return ["The model does not know where this photo was taken." + guess, true];
-    return [percent(answer.probability) + " sure that the photo was taken within " +
-      metres(data.right_within_m) + " of the marker.", false];
+  function warn(answer) { // on the map too: the panel may be out of sight
+    banner.replaceChildren(...answer.words.warnings.map(words => el("p", "", words)));
+    banner.hidden = !answer.words.warnings.length;
+    for (const words of answer.words.warnings) info.append(el("p", "verdict warn", words));
   }
   function describe(answer) {
     info.replaceChildren();
@@ -256,21 +259,26 @@ function zoomlocPage(map, groups, data) {
       picture.alt = "the photo";
       info.append(picture);
     }
-    const [words, warn] = verdict(answer);
-    const name = el("h2", "", fileName(answer.photo));
+    const name = el("h2", "", fileName(answer.photo)), said = answer.words;
     name.title = answer.photo;
-    into(info, name, el("p", "verdict" + (warn ? " warn" : ""), words));
+    info.append(name);
+    warn(answer);
+    info.append(el("p", "verdict", said.called + ": " + said.sure));
     const table = el("table");
     row(table, "lat, lng", ...copyable(answer.text));
-    row(table, "probability", percent(answer.probability));
-    row(table, "90 % within", metres(answer.radius90_m));
-    row(table, "50 % within", metres(answer.radius50_m));
+    row(table, "90 % within", said.radius90);
+    row(table, "50 % within", said.radius50);
     if (answer.bearing_deg !== null) row(table, "heading", heading(answer));
     if (answer.truth) {
       row(table, "truth", ...copyable(answer.truth_text));
-      row(table, "off by", el("b", "", metres(answer.error_m)));
+      row(table, "off by", el("b", "", said.off));
     }
-    if (answer.hidden_mass > 0.0005) row(table, "not drawn", percent(answer.hidden_mass) + " of the belief, spread thin");
+    if (said.given) row(table, "given", said.given);
+    for (const other of answer.alternatives) {
+      row(table, "or else", el("span", "zl-number", String(other.number)), other.words,
+        button("zl-button tiny", "show", () => { stopReplay(); go(both(answer, other)); }));
+    }
+    if (answer.hidden_mass > 0.0005) row(table, "not drawn", said.hidden + " of the belief, spread thin");
     const actions = into(el("div", "zl-buttons"),
       button("zl-button main", "▶ replay zoom", replay),
       button("zl-button", "whole path", () => { stopReplay(); go(answer.path[0].bounds); }),
@@ -290,7 +298,7 @@ function zoomlocPage(map, groups, data) {
       swatch.style.borderColor = colour(index);
       key.title = cell.quadkey;
       into(box, into(line, swatch, el("span", "what", zoomName(answer, index)),
-        el("span", "size", metres(cell.size_m)), key));
+        el("span", "size", cell.size), key));
     });
     return box;
   }
@@ -298,8 +306,8 @@ function zoomlocPage(map, groups, data) {
     const flag = answer.not_here ? "not here" : answer.unknown ? "unknown" : "";
     const line = button("", "", () => select(index, true));
     into(line, el("span", "name", fileName(answer.photo)), el("span", "figure flag", flag),
-      el("span", "figure", percent(answer.probability)));
-    if (answer.error_m !== null) line.append(el("span", "figure", metres(answer.error_m)));
+      el("span", "figure", answer.not_here ? "" : answer.words.probability)); // it is one if from here
+    if (answer.error_m !== null) line.append(el("span", "figure", answer.words.off));
     line.title = answer.photo;
     rows.push(line);
     into(list, into(el("li"), line));
@@ -330,7 +338,12 @@ function zoomlocPage(map, groups, data) {
       into(box, into(line, el("span", "", words)));
     };
     const any = test => answers.some(test);
-    item('<svg viewBox="-2 -8 48 54">' + PIN.replace("<svg ", '<svg x="8" ') + "</svg>", "answer");
+    const pin = fill => '<svg viewBox="-2 -8 48 54">' + pinOf(fill).replace("<svg ", '<svg x="8" ') + "</svg>";
+    if (any(a => !a.words.is_guess)) item(pin(ANSWER), "answer");
+    if (any(a => a.words.is_guess)) item(pin(GUESS), "best guess, no answer");
+    if (any(a => a.alternatives.length)) item(svg('<circle cx="22" cy="9" r="7.5" fill="#fff" stroke="#10151c"' +
+      ' stroke-width="1.6"/><text x="22" y="12.6" font-size="10" font-weight="700" text-anchor="middle">1</text>'),
+      "alternative, numbered by its probability");
     if (any(a => a.truth)) item('<svg viewBox="-10 -2 46 30">' + DIAMOND + "</svg>", "true place, dotted line to it");
     item(svg(ZOOM_COLOURS.slice(0, data.deepest).map((c, i) => '<rect x="' + (2 + 3 * i) + '" y="' + (1 + 2 * i) +
       '" width="' + (38 - 6 * i) + '" height="' + Math.max(16 - 4 * i, 2) + '" fill="none" stroke="' + c +
@@ -366,14 +379,14 @@ function zoomlocPage(map, groups, data) {
     }
     if (!several) return;
     answers.forEach((answer, index) => {
-      const name = into(el("span"), fileName(answer.photo) + " · " + percent(answer.probability) +
-        (answer.error_m === null ? "" : " · off by " + metres(answer.error_m)));
+      const name = into(el("span"), [fileName(answer.photo), answer.words.sure, ...answer.words.warnings,
+        ...(answer.error_m === null ? [] : ["off by " + answer.words.off])].join("\n"));
       if (answer.truth) {
         L.polyline([answer.place, answer.truth], {pane: "outline", color: "#fff", weight: 1.2, opacity: 0.7,
           interactive: false}).addTo(groups.errors);
       }
       L.circleMarker(answer.place, {pane: "outline", className: "zl-dot", radius: 4.5, color: "#fff", weight: 1.5,
-        fillColor: answer.unknown || answer.not_here ? "#9ca3af" : ANSWER, fillOpacity: 0.95})
+        fillColor: markColour(answer), fillOpacity: 0.95})
         .bindTooltip(name).on("click", () => select(index, false)).addTo(groups.others);
     });
   }
@@ -388,7 +401,7 @@ function zoomlocPage(map, groups, data) {
       rows[index].scrollIntoView({block: "nearest"});
     }
     clear();
-    for (const draw of [finer, belief, path, candidates, answerMarks, truthMarks]) draw(answer);
+    for (const draw of [finer, belief, path, candidates, alternatives, answerMarks, truthMarks]) draw(answer);
     describe(answer);
     if (move) go(around(answer));
     placeLabels();

@@ -111,9 +111,7 @@ def _way(
 ) -> Way:
     right = errors_m <= WITHIN_M
     lost = (every_m <= WITHIN_M).astype(float) - right
-    products, seconds, opened_s = (
-        sum(parts) / len(errors_m) for parts in zip(*costs, strict=True)
-    )
+    products, seconds, opened_s = (sum(parts) / len(errors_m) for parts in zip(*costs, strict=True))
     return Way(
         name,
         float(right.mean()),
