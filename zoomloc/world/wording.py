@@ -38,7 +38,7 @@ def percent(share: float | None) -> str:
         return "over 99.9 %"
     if share < 0.001:
         return "under 0.1 %"
-    return f"{100 * share:.1f} %" if share < 0.0995 or share > 0.995 else f"{100 * share:.0f} %"
+    return f"{100 * share:.1f} %" if share < 0.0995 or share >= 0.995 else f"{100 * share:.0f} %"
 
 
 def metres(length_m: float | None) -> str:
