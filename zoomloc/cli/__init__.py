@@ -42,6 +42,15 @@ Quiet = Annotated[bool, typer.Option("--quiet", help="Only results and errors.")
 Minutes = Annotated[
     float | None, typer.Option("--minutes", help="Of training; else as the config says.")
 ]
+StartFrom = Annotated[
+    str | None,
+    typer.Option(
+        "--from",
+        metavar="RUN",
+        help="Begin with the weights of a run's folder, or of 'general', the model that comes "
+        "with zoomloc.",
+    ),
+]
 
 
 class _Stopped(BaseException):
@@ -137,6 +146,7 @@ def train(
     configs: Configs,
     run: Run,
     minutes: Minutes = None,
+    start_from: StartFrom = None,
     overrides: Overrides = [],  # noqa: B006
     quiet: Quiet = False,
 ) -> None:
@@ -144,7 +154,9 @@ def train(
     from zoomloc.cli import steps
     from zoomloc.cli.calibrating import calibrate_trained
 
-    steps.train_run(load_config(configs, _within(minutes, overrides)), run, Screen(quiet))
+    started = [] if start_from is None else [f"train.start_from={start_from}"]
+    config = load_config(configs, _within(minutes, [*overrides, *started]))
+    steps.train_run(config, run, Screen(quiet))
     calibrate_trained(run, Screen(quiet))
 
 

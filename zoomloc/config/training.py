@@ -44,6 +44,7 @@ class TrainConfig(Section):
     """The loop; it ends at ``steps`` or after ``max_minutes``, whichever comes first."""
 
     seed: int = 0
+    start_from: str = ""  # weights to begin with: general, or the folder of a run; "": random ones
     device: Literal["auto", "cpu", "cuda"] = "auto"  # auto: a graphics card where there is one
     batch: int = Field(64, ge=1)
     accumulate: int = Field(1, ge=1)  # batches that one step of the weights is made of

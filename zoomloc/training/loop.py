@@ -29,6 +29,7 @@ from zoomloc.scorers import scorer_of
 from zoomloc.training.dataset import Ground
 from zoomloc.training.learner import Learner, build_learner
 from zoomloc.training.memory import keep_memory
+from zoomloc.training.start import begin
 from zoomloc.training.state import (
     TrainState,
     fresh_state,
@@ -88,6 +89,8 @@ def train(
     learner = build_learner(config, state.model, data.grounds)
     state.memory = learner.memory()
     resumed = resume(run, state)
+    if not resumed:
+        begin(state, config, data.imagery, data.split)
     learner.recall(state.memory)
     loop = _Loop(config, run, data, learner, state, progress)
     if not state.finished:
