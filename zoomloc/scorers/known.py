@@ -1,12 +1,12 @@
 """Known photos as evidence: what they show stands beside what the map shows.
 
 A photo of known place and bearing says, as the map does, what stands where around that place.
-Its fan, turned to its bearing, is compared with a new photo exactly as the map's bins are; a cell
-that holds known photos is as likely as map and photos say on average. Knows nothing of search or
-of answers. Letters: B photos, N headings, Z rings, C channels, J known photos.
+Its fan, turned to its bearing, is compared with a new photo exactly as the map's bins are; ground
+where known photos look more like the new one than elsewhere gets likelier than the map alone says.
+Knows nothing of search or of answers. Letters: B photos, N headings, Z rings, C channels, J known
+photos.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +22,11 @@ from zoomloc.scorers.matches import AT_ONCE, MatchScorer
 from zoomloc.scorers.shown import Shown, as_tensor
 from zoomloc.world.cells import Floats, Ints, LatLng
 from zoomloc.world.images import width_held
+
+# Fitted on val photos of three towns of 1 km2, 2,700 known photos each, by the truth's likelihood.
+SCALE = 0.3  # of what photos say: they are surer of each other than the map is
+NEUTRAL = 2.0  # so many times the average is what begins to count
+WEIGHT = 0.5  # photos and map err together
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,18 +49,29 @@ class KnownPhotos:
     def mixed(self, leaves: Floats, scores: Floats) -> Floats:
         """Log-likelihoods (B, R, C) of cells, taking in those of known photos (B, J).
 
-        A cell's photos are averaged, so that many of them do not make it likelier by themselves.
+        What counts is how far a cell's photos stand out of all; none is made less likely.
         """
-        peak = scores.max(axis=1)
-        total = np.zeros((len(leaves), *leaves.shape[1:]))
-        count = np.zeros(leaves.shape[1:])
-        for photo, row in enumerate(np.exp(scores - peak[:, None])):
-            np.add.at(total[photo], (self.row, self.column), row)
-        np.add.at(count, (self.row, self.column), 1.0)
+        said = np.stack([self._in_cells(row, leaves.shape[1:]) for row in scores])
+        said[~np.isfinite(leaves)] = -np.inf
+        total = np.logaddexp.reduce(said.reshape(len(said), -1), axis=1)[:, None, None]
+        cells = np.isfinite(said).sum((1, 2), keepdims=True)
+        if not cells.all():  # no known photo stands near the imagery
+            return leaves
+        return np.asarray(leaves + WEIGHT * np.log1p(np.exp(said - total) * cells / NEUTRAL))
+
+    def _in_cells(self, scores: Floats, shape: tuple[int, ...]) -> Floats:
+        """(R, C) what a cell's photos say on average, and at half the weight those beside it;
+        -inf where none are.
+        """  # noqa: D205
+        scores = SCALE * scores
+        cell, peak = self.row * shape[1] + self.column, scores.max()
+        count = np.bincount(cell, minlength=shape[0] * shape[1])
+        total = np.bincount(cell, np.exp(scores - peak), len(count))
+        own = (total / np.maximum(count, 1)).reshape(shape)
+        wide = np.pad(own / 2, 1)
+        near = sum(wide[i : i + shape[0], j : j + shape[1]] for i in range(3) for j in range(3))
         with np.errstate(divide="ignore"):
-            of_photos = np.log(total / np.maximum(count, 1)) + peak[:, None, None]
-        both = np.logaddexp(leaves, of_photos) - math.log(2)
-        return np.where((count > 0) & np.isfinite(leaves), both, leaves)
+            return np.asarray(np.log(near + own / 2) + peak)
 
 
 def with_known(scorer: MatchScorer, photos: Sequence[Placed]) -> MatchScorer:
