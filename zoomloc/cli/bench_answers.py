@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from zoomloc.bench.protocols import Plan, Trial
     from zoomloc.world.photos import Photo
 
-PROTOCOLS = ("same-area", "unseen-town")
+BEGUN = "same-area-from-general"  # same-area, by runs that begin with the general model
+PROTOCOLS = ("same-area", BEGUN, "unseen-town")
 MOST_FITTED = 1300
 
 
@@ -33,12 +34,12 @@ def run_answers(
 
     if protocol not in PROTOCOLS or preset not in ANSWERS:
         raise ConfigError(
-            f"--protocol {protocol} --preset {preset}: take {' or '.join(PROTOCOLS)}, and "
+            f"--protocol {protocol} --preset {preset}: take {', '.join(PROTOCOLS)}, and "
             f"{', '.join(ANSWERS)}"
         )
     towns = _Towns(preset, work, screen)
     by_town = protocol == "unseen-town"
-    places, larger = towns.unseen(run) if by_town else towns.own()
+    places, larger = towns.unseen(run) if by_town else towns.own(protocol)
     found = measure(places, larger, towns.plan.some, lambda line: screen.step("answers", line))
     command = f"zoomloc bench answers --protocol {protocol} --preset {preset}"
     text = markdown(found, by_town, command)
@@ -87,21 +88,21 @@ class _Towns:
         ]
         return places, larger
 
-    def own(self) -> "tuple[list[Place], list[Place]]":
+    def own(self, protocol: str) -> "tuple[list[Place], list[Place]]":
         """Towns that runs are trained in, and photos of the others."""
         from zoomloc.bench.answers import Place
         from zoomloc.bench.protocols import trials
 
         found = []
         for trial in trials(self.preset, ("same-area",), None, None, None):
-            run = self._trained(trial)
+            run = self._trained(trial, protocol)
             folder = self._built(trial.train[0])
             other = self.plan.test(self.first + 3 + trial.seed, self.preset.unseen_size_m)
             strangers = self._some(self._photos(self._built(other)))
             found.append(Place(run, folder, self._photos(folder), strangers))
         return found, []
 
-    def _trained(self, trial: "Trial") -> Path:
+    def _trained(self, trial: "Trial", protocol: str) -> Path:
         """A run of a trial, trained and calibrated unless it is there."""
         from zoomloc.bench.accuracy import Bench
         from zoomloc.bench.entrants import ANSWERING
@@ -110,9 +111,10 @@ class _Towns:
 
         for place in trial.places:
             self._built(place)
-        run = self.work / "runs" / f"answers-{trial.protocol}-{trial.seed}"
+        run = self.work / "runs" / f"answers-{protocol}-{trial.seed}"
         bench = Bench(self.preset, run, self.work, 1, lambda line: None)
         settings = {k: v for (only,) in ANSWERING.stages for k, v in only.items()}
+        settings |= {"train.start_from": "general"} if protocol == BEGUN else {}
         carry_out(bench.training(trial, ANSWERING.build(settings), run, trial.minutes))
         calibrate_trained(run, self.screen)
         return run

@@ -99,7 +99,8 @@ def bench_search(
 @app.command("answers")
 def bench_answers(
     protocol: Annotated[
-        str, typer.Option("--protocol", help="same-area or unseen-town.")
+        str,
+        typer.Option("--protocol", help="same-area, same-area-from-general or unseen-town."),
     ] = "unseen-town",
     preset: Annotated[str, typer.Option("--preset", help="smoke, small or full.")] = "small",
     run: Annotated[
