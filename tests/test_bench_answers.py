@@ -37,14 +37,16 @@ def test_the_tables_say_what_was_measured():
     strangers = [told(np.nan, 0.1, "t0/elsewhere", evidence=-1.0, not_here=True)] * 50
     near = [(told(300.0, 0.2), told(10.0, 0.6))] * 20
     wrong = [told(300.0, 0.2, agreement=-3.0, not_here=True)] * 20
+    close = [(told(10.0, 0.2), told(300.0, 0.6))] * 20
     found = Measured(
-        plain, strangers, {"dark": plain[:50]}, near, wrong, plain[:9], plain[9:18], []
+        plain, strangers, {"dark": plain[:50]}, near, wrong, plain[:9], plain[9:18], [], close
     )
     text = markdown(found, True, "zoomloc bench answers")
     beyond = float(re.search(r"ECE beyond it\*\* \| \*\*(-?[\d.]+) points", text)[1])
     assert abs(beyond) < 3  # claims came true as often as they said
     assert re.search(r"AUROC of the evidence\*\*, against 50 .* \| 1.000", text)
     assert "| 0.0%, 100.0% |" in text and "+100.0 (+100.0 – +100.0)" in text
+    assert "then a true one of 150 m (n 20) | 100.0% | 0.0% | -100.0" in text
     assert "a wrong prior of 150 m said to contradict it | 100.0%" in text
     right = column(plain, "error_m") <= 50
     assert f"| found within 50 m | {right.mean():.1%} (" in text

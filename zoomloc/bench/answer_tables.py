@@ -21,7 +21,7 @@ from zoomloc.belief.trust import (
     reliability,
     risk_coverage,
 )
-from zoomloc.bench.answers import PRIOR_M, WRONG_M, Measured, Told, column
+from zoomloc.bench.answers import CLOSE_M, PRIOR_M, Measured, Told, column
 from zoomloc.evaluate import machine
 
 RIGHT_M = 50.0
@@ -149,13 +149,15 @@ def _known_table(found: Measured, by_town: bool) -> str:
         if found.near_large:
             before, after = zip(*found.near_large, strict=True)
             rows += _pair("the same in towns of four times the ground", before, after, by_town)
+        before, after = zip(*found.close, strict=True)
+        rows += _pair(f"no prior, then a true one of {CLOSE_M:g} m", before, after, by_town)
         told = np.mean(column(with_, "agreement") < CONTRADICTED)
         rows.append(("a true prior said to contradict the photo", f"{told:.1%}", "", ""))
     if found.wrong:
         told = np.mean(column(found.wrong, "agreement") < CONTRADICTED)
         claimed = column(found.wrong, "probability").mean()
         rows.append(
-            (f"a wrong prior of {WRONG_M:g} m said to contradict it", f"{told:.1%}", "", "")
+            (f"a wrong prior of {CLOSE_M:g} m said to contradict it", f"{told:.1%}", "", "")
         )
         rows.append(("not from here, under a wrong prior", _share(found.wrong, "not_here"), "", ""))
         rows.append(("probability claimed under it", f"{claimed:.1%}", "", ""))

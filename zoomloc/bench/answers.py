@@ -20,7 +20,7 @@ from zoomloc.world.photos import Photo, read_photos
 
 AT_ONCE = 64
 PRIOR_M = 300.0
-WRONG_M = 150.0  # a prior of that radius, at least 300 m from the truth
+CLOSE_M = 150.0  # and a closer one; a wrong one has that radius, at least 300 m from the truth
 NARROW = 0.7  # of the picture's width
 BLUR_SHARE = 1 / 128  # of a picture's width: 2 px of the 256 that photos have here
 Say = Callable[[str], None]
@@ -71,6 +71,7 @@ class Measured:
     single: list[Told]  # the first photo of each stop
     together: list[Told]
     near_large: list[tuple[Told, Told]]  # as ``near``, in larger towns
+    close: list[tuple[Told, Told]]  # as ``near``, of half the radius
 
 
 def measure(places: Sequence[Place], larger: Sequence[Place], some: int, say: Say) -> Measured:
@@ -78,13 +79,13 @@ def measure(places: Sequence[Place], larger: Sequence[Place], some: int, say: Sa
 
     ``larger``: places in which only a true prior is asked for.
     """
-    found = Measured([], [], {}, [], [], [], [], [])
+    found = Measured([], [], {}, [], [], [], [], [], [])
     for number, place in enumerate(larger):
         locator = Locator.load(place.run, place.region, anywhere=True)
         rng = np.random.default_rng(number)
         name = place.region.name
         plain = _told(locator, place.photos, name)
-        found.near_large += _with_true_prior(locator, place.photos, plain, rng, name)
+        found.near_large += _with_true_prior(locator, place.photos, plain, rng, name, PRIOR_M)
     for number, place in enumerate(places):
         locator = Locator.load(place.run, place.region, anywhere=True)
         rng = np.random.default_rng(number)
@@ -97,8 +98,10 @@ def measure(places: Sequence[Place], larger: Sequence[Place], some: int, say: Sa
         for shift, change in SHIFTS.items():
             found.shifted.setdefault(shift, [])
             found.shifted[shift] += _shifted(locator, chosen, change, name)
-        found.near += _with_true_prior(locator, chosen, [plain[i] for i in some_of], rng, name)
+        before = [plain[i] for i in some_of]
+        found.near += _with_true_prior(locator, chosen, before, rng, name, PRIOR_M)
         found.wrong += _with_wrong_prior(locator, chosen, rng, name)
+        found.close += _with_true_prior(locator, chosen, before, rng, name, CLOSE_M)
         found.single += _told(locator, [stop[0] for stop in place.turned], name)
         for stop in place.turned:
             answer = locator.together([Query.of(photo) for photo in stop])
@@ -208,25 +211,26 @@ def _with_true_prior(
     plain: Sequence[Told],
     rng: np.random.Generator,
     place: str,
+    radius_m: float,
 ) -> list[tuple[Told, Told]]:
-    """Each answer, and that under a disc of PRIOR_M that holds its truth, anywhere in it."""
+    """Each answer, and that under a disc that holds its truth, anywhere in it."""
     priors = []
     for photo in photos:
-        away_m = PRIOR_M * float(np.sqrt(rng.random()))
-        priors.append(Near(_moved(photo.truth, float(rng.uniform(0, 360)), away_m), PRIOR_M))
+        away_m = radius_m * float(np.sqrt(rng.random()))
+        priors.append(Near(_moved(photo.truth, float(rng.uniform(0, 360)), away_m), radius_m))
     return list(zip(plain, _told(locator, photos, place, priors), strict=True))
 
 
 def _with_wrong_prior(
     locator: Locator, photos: Sequence[Photo], rng: np.random.Generator, place: str
 ) -> list[Told]:
-    """Each photo with a disc of WRONG_M that holds another photo's place, at least 300 m off."""
+    """Each photo with a disc of CLOSE_M that holds another photo's place, at least 300 m off."""
     priors, asked = [], []
     for photo in photos:
         order = rng.permutation(len(photos))
         far = [photos[i] for i in order if distance_m(photos[i].truth, photo.truth) > PRIOR_M]
         if far:
-            priors.append(Near(far[0].truth, WRONG_M))
+            priors.append(Near(far[0].truth, CLOSE_M))
             asked.append(photo)
     return _told(locator, asked, place, priors)
 
