@@ -21,9 +21,9 @@ from zoomloc.belief.calibration import (
     fit_share,
     tempered_truths,
 )
+from zoomloc.belief.partition import from_leaves
 from zoomloc.belief.posterior import log_sum
 from zoomloc.belief.reweigh import floored, on_leaves, tempered
-from zoomloc.belief.search import from_leaves
 from zoomloc.checkpoint import build_model, load_explained, save_checkpoint, write_explained
 from zoomloc.errors import CheckpointError
 from zoomloc.world.cells import LatLng

@@ -9,10 +9,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from test_search import HOME, region_of, with_holes
 
+from zoomloc.belief.partition import from_leaves
 from zoomloc.belief.posterior import log_sum
 from zoomloc.belief.priors import HEADING_FLOOR, OUTSIDE, Area, Both, Heading, Near
 from zoomloc.belief.reweigh import on_leaves, under
-from zoomloc.belief.search import from_leaves
 from zoomloc.errors import ConfigError, RegionError
 from zoomloc.world.cells import LatLng, cell_at, distances_m, moved
 from zoomloc.world.coverage import Coverage

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from zoomloc.belief.partition import from_leaves
 from zoomloc.belief.posterior import Posterior, log_sum
-from zoomloc.belief.search import from_leaves
 from zoomloc.errors import RegionError
 from zoomloc.world.cells import Floats
 from zoomloc.world.coverage import Coverage

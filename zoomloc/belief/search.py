@@ -7,17 +7,16 @@ its mass, so that nothing is ever renormalised away (DESIGN 5.5).
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, get_args
+from typing import Any, Literal, Protocol, TypeVar, get_args
 
 import numpy as np
-import numpy.typing as npt
 
-from zoomloc.belief.posterior import Posterior, log_sum, z_order
+from zoomloc.belief.partition import Bools, Layer, Nodes, from_layers, from_leaves, of_shape
+from zoomloc.belief.posterior import Posterior
 from zoomloc.errors import CheckpointError, ConfigError
 from zoomloc.world.cells import Cell, Floats, Ints, LatLng
 from zoomloc.world.coverage import Coverage
 
-Bools = npt.NDArray[np.bool_]
 State = TypeVar("State")
 Method = Literal["greedy", "beam", "best-first", "exhaustive"]
 
@@ -113,7 +112,7 @@ def search(
     else:
         widths = {"greedy": 1, "beam": plan.beam, "exhaustive": None}
         layers = _beam(tree, roots, widths[plan.method])
-    return _posteriors(coverage, layers, len(photos))
+    return from_layers(coverage, layers, len(photos))
 
 
 def greedy_paths(
@@ -140,23 +139,6 @@ def greedy_paths(
 # 1. the tree, opened layer by layer
 
 
-class _Nodes(NamedTuple):
-    """Nodes of one depth, of all photos: rows and columns in that depth's grid."""
-
-    photo: Ints
-    row: Ints
-    column: Ints
-    log_mass: Floats
-    greedy: Bools  # on the path that always takes the most probable child
-    bound: Floats  # log_mass, and the most that a prior adds to it in any leaf below
-
-    def where(self, mask: Bools) -> "_Nodes":
-        return _Nodes._make(values[mask] for values in self)
-
-    def plus(self, other: "_Nodes") -> "_Nodes":
-        return _Nodes._make(np.concatenate(pair) for pair in zip(self, other, strict=True))
-
-
 class _Tree:
     """Opens nodes: masks what has no imagery and makes each node's children sum to the node."""
 
@@ -171,34 +153,34 @@ class _Tree:
         self.most = most  # of a prior, below each node of each depth
         self.present = [coverage.present(depth) for depth in range(self.region.zooms + 1)]
 
-    def roots(self, photos: int, log_prob: Callable[[], Floats]) -> _Nodes:
+    def roots(self, photos: int, log_prob: Callable[[], Floats]) -> Nodes:
         """The present roots of each photo; the scorer is asked only where there are several."""
         slots = self.region.root_slots()
         present = self.present[0][slots[:, 0], slots[:, 1]]
         scores = np.zeros((photos, len(slots)))
         if len(slots) > 1:
-            scores = _of_shape("roots", log_prob(), scores.shape)
+            scores = of_shape("roots", log_prob(), scores.shape)
         none = np.zeros(photos, np.int64)
         even, all_ = np.zeros(photos), np.ones(photos, bool)
-        parents = _Nodes(np.arange(photos), none, none, even, all_, even)
+        parents = Nodes(np.arange(photos), none, none, even, all_, even)
         row, column = np.broadcast_to(slots.T[:, None], (2, *scores.shape))
         present = np.broadcast_to(present, scores.shape)
         return self._bounded(0, _opened(parents, row, column, scores, present))
 
-    def expand(self, depth: int, nodes: _Nodes) -> _Nodes:
+    def expand(self, depth: int, nodes: Nodes) -> Nodes:
         """All present children of nodes at a depth."""
         side = 1 << self.region.levels_per_zoom
         shape = (len(nodes.photo), side * side)
         scores = np.zeros(shape)
         if shape[0]:
             answer = self.children(nodes.photo, self.cells(depth, nodes))
-            scores = _of_shape("children", answer, shape)
+            scores = of_shape("children", answer, shape)
         down, right = np.divmod(np.arange(side * side), side)
         row, column = nodes.row[:, None] * side + down, nodes.column[:, None] * side + right
         present = self.present[depth + 1][row, column]
         return self._bounded(depth + 1, _opened(nodes, row, column, scores, present))
 
-    def _bounded(self, depth: int, nodes: _Nodes) -> _Nodes:
+    def _bounded(self, depth: int, nodes: Nodes) -> Nodes:
         """Nodes with what a prior may make of them."""
         if self.most is None:
             return nodes
@@ -206,7 +188,7 @@ class _Tree:
         photo = nodes.photo % len(most)  # one for all, or one each
         return nodes._replace(bound=nodes.log_mass + most[photo, nodes.row, nodes.column])
 
-    def cells(self, depth: int, nodes: _Nodes) -> list[Cell]:
+    def cells(self, depth: int, nodes: Nodes) -> list[Cell]:
         """The cells that nodes of a depth stand for."""
         down = depth * self.region.levels_per_zoom
         level = self.region.root_level + down
@@ -216,7 +198,7 @@ class _Tree:
         return [Cell(level, *xy) for xy in zip(x.tolist(), y.tolist(), strict=True)]
 
 
-def _opened(parents: _Nodes, row: Ints, column: Ints, scores: Floats, present: Bools) -> _Nodes:
+def _opened(parents: Nodes, row: Ints, column: Ints, scores: Floats, present: Bools) -> Nodes:
     """The present children (n, K) of n parents, each parent's mass shared out among them."""
     log_prob = np.where(present, scores, -np.inf)
     peak = log_prob.max(axis=1, keepdims=True, initial=-np.inf)
@@ -234,7 +216,7 @@ def _opened(parents: _Nodes, row: Ints, column: Ints, scores: Floats, present: B
     greedy[np.arange(len(greedy)), log_prob.argmax(axis=1)] = parents.greedy
     photo = np.broadcast_to(parents.photo[:, None], present.shape)
     log_mass = parents.log_mass[:, None] + log_prob
-    return _Nodes(photo, row, column, log_mass, greedy, log_mass).where(present)
+    return Nodes(photo, row, column, log_mass, greedy, log_mass).where(present)
 
 
 def _most_below(coverage: Coverage, log_ratio: Floats, photos: int) -> list[Floats]:
@@ -254,20 +236,10 @@ def _most_below(coverage: Coverage, log_ratio: Floats, photos: int) -> list[Floa
     return grids[::-1]
 
 
-def _of_shape(what: str, scores: Floats, shape: tuple[int, ...]) -> Floats:
-    """The scores in float64. Raises ValueError where the scorer broke its contract."""
-    scores = np.asarray(scores, np.float64)
-    if scores.shape != shape:
-        raise ValueError(f"Scorer.{what} gave shape {scores.shape}; {shape} was asked for")
-    return scores
-
-
 # 2. which nodes are opened
 
-_Layer = tuple[int, _Nodes]  # depth, nodes that stay as they are
 
-
-def _beam(tree: _Tree, nodes: _Nodes, width: int | None) -> list[_Layer]:
+def _beam(tree: _Tree, nodes: Nodes, width: int | None) -> list[Layer]:
     """At each depth the ``width`` heaviest nodes of each photo, its greedy one among them."""
     layers = []
     for depth in range(tree.region.zooms):
@@ -280,7 +252,7 @@ def _beam(tree: _Tree, nodes: _Nodes, width: int | None) -> list[_Layer]:
     return [*layers, (tree.region.zooms, nodes)]
 
 
-def _best_first(tree: _Tree, roots: _Nodes, plan: SearchPlan) -> list[_Layer]:
+def _best_first(tree: _Tree, roots: Nodes, plan: SearchPlan) -> list[Layer]:
     """The heaviest inner node of each photo first, until what is unopened falls to the bound.
 
     A node is opened together with others when it is certain to be: as long as it and all that
@@ -289,7 +261,7 @@ def _best_first(tree: _Tree, roots: _Nodes, plan: SearchPlan) -> list[_Layer]:
     """
     zooms = tree.region.zooms
     inner = [roots] + [roots.where(np.zeros(len(roots.photo), bool))] * (zooms - 1)
-    leaves: list[_Layer] = []
+    leaves: list[Layer] = []
     left = np.full(int(roots.photo.max()) + 1, plan.max_expansions)
     found = np.zeros(len(left))
     while True:
@@ -330,113 +302,3 @@ def _ranks(photo: Ints, key: Floats) -> Ints:
     ranks = np.empty(len(photo), np.int64)
     ranks[order] = np.arange(len(photo)) - np.searchsorted(ordered, ordered)
     return ranks
-
-
-# 3. what was found, as posteriors
-
-
-class _Squares(NamedTuple):
-    """Cells as columns and rows of the terminal grid; a side is ``1 << shift`` of them."""
-
-    column: Ints
-    row: Ints
-    shift: Ints
-
-    def where(self, index: Ints | Bools) -> "_Squares":
-        return _Squares._make(values[index] for values in self)
-
-    def plus(self, *others: "_Squares") -> "_Squares":
-        return _Squares._make(np.concatenate(all_) for all_ in zip(self, *others, strict=True))
-
-
-def _posteriors(coverage: Coverage, layers: Sequence[_Layer], photos: int) -> list[Posterior]:
-    """Each photo's nodes as a partition of the ground with imagery, in Z-order."""
-    parts = [_covered(coverage, depth, nodes) for depth, nodes in layers if len(nodes.photo)]
-    photo = np.concatenate([part[0] for part in parts])
-    log_mass = np.concatenate([part[1] for part in parts])
-    squares = parts[0][2].plus(*(part[2] for part in parts[1:]))
-    order = np.lexsort((z_order(squares.column, squares.row), photo))
-    level, x, y = _level_x_y(coverage, squares.where(order))
-    log_mass = log_mass[order]
-    edges = np.searchsorted(photo[order], np.arange(photos + 1))
-    found = []
-    for first, last in zip(edges[:-1], edges[1:], strict=True):
-        mine = slice(int(first), int(last))
-        masses = log_mass[mine] - log_sum(log_mass[mine])
-        found.append(Posterior(coverage.region, level[mine], x[mine], y[mine], masses))
-    return found
-
-
-def from_leaves(coverage: Coverage, leaves: Floats, photos: int) -> list[Posterior]:
-    """Posteriors of terminal cells alone, normalised over those with imagery."""
-    present = coverage.present(coverage.region.zooms)
-    leaves = _of_shape("leaves", leaves, (photos, *present.shape))
-    row, column = np.nonzero(present)
-    order = np.argsort(z_order(column, row))
-    row, column = row[order], column[order]
-    level, x, y = _level_x_y(coverage, _Squares(column, row, np.zeros_like(row)))
-    found = []
-    for i, scores in enumerate(leaves):
-        log_mass = scores[row, column]
-        total = log_sum(log_mass)
-        if not np.isfinite(total):
-            raise CheckpointError(
-                f"the scorer gives the terminal cells no usable probability (sum: {total}) for "
-                f"photo {i} of its batch; the weights are damaged or training diverged: take an "
-                "earlier checkpoint"
-            )
-        found.append(Posterior(coverage.region, level, x, y, log_mass - total))
-    return found
-
-
-def _covered(coverage: Coverage, depth: int, nodes: _Nodes) -> tuple[Ints, Floats, _Squares]:
-    """Photo, log-mass and squares of nodes; those with gaps fall into their covered parts.
-
-    A part is the largest square without a gap; it gets mass by its number of terminal cells.
-    """
-    shift = (coverage.region.zooms - depth) * coverage.region.levels_per_zoom
-    squares = _Squares(nodes.column << shift, nodes.row << shift, np.full_like(nodes.row, shift))
-    if shift == 0:
-        return nodes.photo, nodes.log_mass, squares
-    count = coverage.leaf_count(depth)[nodes.row, nodes.column]
-    gaps = count < 1 << 2 * shift
-    if not gaps.any():
-        return nodes.photo, nodes.log_mass, squares
-    start = z_order(squares.column, squares.row)[gaps]
-    blocks, code = _whole_squares(coverage.present(coverage.region.zooms), shift)
-    first, last = np.searchsorted(code, [start, start + (1 << 2 * shift)])
-    parts = last - first
-    each = np.arange(parts.sum()) + np.repeat(first - (np.cumsum(parts) - parts), parts)
-    per_cell = np.repeat(nodes.log_mass[gaps] - np.log(count[gaps]), parts)
-    log_mass = per_cell + 2 * np.log(2) * blocks.shift[each]
-    return (
-        np.concatenate([nodes.photo[~gaps], np.repeat(nodes.photo[gaps], parts)]),
-        np.concatenate([nodes.log_mass[~gaps], log_mass]),
-        squares.where(~gaps).plus(blocks.where(each)),
-    )
-
-
-def _whole_squares(leaves: Bools, most: int) -> tuple[_Squares, Ints]:
-    """The largest quadtree squares without a gap, at most ``most`` levels up; their Z-order."""
-    found = []
-    whole = leaves
-    for shift in range(most + 1):
-        alone = whole
-        if shift < most:
-            above = whole[::2, ::2] & whole[1::2, ::2] & whole[::2, 1::2] & whole[1::2, 1::2]
-            alone, whole = whole & ~above.repeat(2, axis=0).repeat(2, axis=1), above
-        row, column = np.nonzero(alone)
-        found.append(_Squares(column << shift, row << shift, np.full_like(row, shift)))
-    squares = found[0].plus(*found[1:])
-    code = z_order(squares.column, squares.row)
-    order = np.argsort(code)
-    return squares.where(order), code[order]
-
-
-def _level_x_y(coverage: Coverage, squares: _Squares) -> tuple[Ints, Ints, Ints]:
-    """Levels, columns and rows of the quadtree cells that the squares are."""
-    region = coverage.region
-    down = region.terminal_level - region.root_level
-    x = (squares.column + (region.origin[0] << down)) % (1 << region.terminal_level)
-    y = squares.row + (region.origin[1] << down)
-    return region.terminal_level - squares.shift, x >> squares.shift, y >> squares.shift
