@@ -9,6 +9,10 @@ import pytest
 from PIL import Image
 from PIL.TiffImagePlugin import IFDRational
 
+from data_prep.photos.reading import Progress
+from data_prep.photos.sources import PhotosSummary, read_sources
+from zoomloc.config import parse_config
+
 GPS, CAMERA = 0x8825, 0x8769
 
 
@@ -75,6 +79,14 @@ def write_photo(
     more = {} if xmp is None else {"xmp": xmp}
     ramp(*size).save(path, "JPEG", exif=tags, **more)
     return path
+
+
+def read_folder(
+    folder: Path, out: Path, workers: int = 1, progress: Progress | None = None, **said: Any
+) -> PhotosSummary:
+    """The photo table of a folder, by a config as users write it: errors are those they see."""
+    plan = parse_config({"photos": {"folder": folder, **said}}, "test").photos
+    return read_sources(plan, out, workers, progress)
 
 
 ZERO_OVER_ZERO = IFDRational(0, 0)

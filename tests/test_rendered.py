@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from photo_files import read_folder
 from PIL import Image
 from pyproj import Geod, Transformer
 from raster_files import write_tif
 
-from data_prep.photos.folder import read_folder
 from data_prep.real_place import RealPlace
 from data_prep.render import Light, camera_at, render
 from data_prep.rendered import build_rendered

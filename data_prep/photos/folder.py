@@ -10,8 +10,6 @@ its position error is the default plus what gpx.py adds.
 """
 
 import os
-import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,14 +17,14 @@ from pathlib import Path
 from data_prep.photos.gpx import Fix, Tracks, read_tracks
 from data_prep.photos.loose import clock_s, in_drives
 from data_prep.photos.pictures import CHUNK, each_facts, reading_pool
-from data_prep.photos.reading import Found, Progress, Task
+from data_prep.photos.reading import Found, Task
 from data_prep.photos.sidecar import SIDECAR, Described, described
 from data_prep.photos.truth import Truth
 from zoomloc.config.photos import FolderPhotos
 from zoomloc.errors import PhotoError
 from zoomloc.world.cells import MAX_LAT_DEG
 from zoomloc.world.exif import ExifFacts
-from zoomloc.world.photos import Photo, Skipped, write_photos, write_skipped
+from zoomloc.world.photos import Photo, Skipped
 
 PICTURES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff"})
 UNREAD = frozenset(  # a camera's files that are not read: listed, so that nobody misses them
@@ -34,81 +32,6 @@ UNREAD = frozenset(  # a camera's files that are not read: listed, so that nobod
      ".gif", ".bmp", ".jxl", ".mp4", ".mov", ".360", ".insv"}
 )  # fmt: skip
 BEYOND = f"latitude beyond {MAX_LAT_DEG:.2f} degrees, outside Web Mercator"
-
-
-@dataclass(frozen=True)
-class PhotosSummary:
-    """What became of a folder: counts, the files written, and seconds of wall clock."""
-
-    photos: int
-    drives: int
-    with_bearing: int
-    with_truth: int
-    skipped: dict[str, int]  # photos for each reason
-    table: Path
-    skipped_table: Path
-    seconds: float
-
-
-def read_folder(
-    folder: Path,
-    out: Path,
-    licence: str = "",
-    creator: str = "",
-    default_position_error_m: float = 5.0,
-    workers: int = 1,
-    progress: Progress | None = None,
-) -> PhotosSummary:
-    """Write ``out/photos.parquet`` and ``out/skipped.parquet`` from the pictures under a folder.
-
-    As ``read_folder_source``, in the order of ids. Raises PhotoError where no photo can be used;
-    nothing is written then.
-    """
-    began = time.perf_counter()
-    if not default_position_error_m > 0:
-        raise PhotoError(f"default_position_error_m is {default_position_error_m}; above 0, please")
-    source = FolderPhotos(
-        kind="folder",
-        path=folder,
-        licence=licence,
-        creator=creator,
-        default_position_error_m=default_position_error_m,
-    )
-    photos, skipped = _sorted_out(read_folder_source(source, Task(out, None, workers, progress)))
-    if not photos:
-        raise PhotoError(f"{folder}: {_why_none(skipped)}")
-    table, skipped_table = out / "photos.parquet", out / "skipped.parquet"
-    write_photos(photos, table)
-    write_skipped(skipped, skipped_table)
-    return _summary(photos, skipped, table, skipped_table, time.perf_counter() - began)
-
-
-def _sorted_out(found: Found) -> tuple[list[Photo], list[Skipped]]:
-    """Photos by id, and what cannot be one by path."""
-    photos: list[Photo] = []
-    skipped: list[Skipped] = []
-    for one in found:
-        photos.append(one) if isinstance(one, Photo) else skipped.append(one)
-    return sorted(photos, key=lambda photo: photo.id), sorted(skipped, key=lambda s: s.path)
-
-
-def _summary(
-    photos: Sequence[Photo],
-    skipped: Sequence[Skipped],
-    table: Path,
-    skipped_table: Path,
-    seconds: float,
-) -> PhotosSummary:
-    return PhotosSummary(
-        photos=len(photos),
-        drives=len({photo.sequence_id for photo in photos}),
-        with_bearing=sum(photo.bearing_deg is not None for photo in photos),
-        with_truth=sum(photo.true_lat is not None for photo in photos),
-        skipped=dict(Counter(s.reason for s in skipped).most_common()),
-        table=table,
-        skipped_table=skipped_table,
-        seconds=seconds,
-    )
 
 
 def read_folder_source(source: FolderPhotos, task: Task) -> Found:
@@ -126,7 +49,8 @@ def read_folder_source(source: FolderPhotos, task: Task) -> Found:
     truth = Truth(folder)
     names, sidecars, skipped = _listed(folder)
     if not names and not skipped:
-        raise PhotoError(f"{folder}: {_why_none(skipped)}")
+        looked_for = ", ".join(sorted(PICTURES))
+        raise PhotoError(f"{folder}: no photo in it (looked for {looked_for}); check the path")
     placing = _Placing(source, described(folder, names, sidecars), read_tracks(source.tracks))
     yield from skipped
     loose: list[Photo] = []
@@ -197,17 +121,6 @@ def _is_utf8(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
-
-
-def _why_none(skipped: Sequence[Skipped]) -> str:
-    """The one line for a folder without a usable photo."""
-    if not skipped:
-        return f"no photo in it (looked for {', '.join(sorted(PICTURES))}); check the path"
-    reason, count = Counter(s.reason for s in skipped).most_common(1)[0]
-    return (
-        f"none of {len(skipped)} photos can be used; {count} of them: {reason}; "
-        f"such as {skipped[0].path}; give photos with GPS in their EXIF"
-    )
 
 
 # 2. photos
