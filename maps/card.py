@@ -83,6 +83,15 @@ class Caption(NamedTuple):
     key: Sequence[Image.Image | str] = ()  # swatches and words, from the left
 
 
+class Panel(NamedTuple):
+    """A picture, what stands below it, and the colours that its key explains."""
+
+    picture: Image.Image
+    title: str
+    note: str
+    key: Sequence[Image.Image | str]  # swatches and words, from the left
+
+
 class Spacing(NamedTuple):
     """Of the marks in a footer, in pixels."""
 

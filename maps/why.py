@@ -1,13 +1,12 @@
 """One picture that tells why a match answered so: the photo's fan, belief, the fan on the map.
 
-Knows nothing of models: it takes their numbers as arrays (``Reasons``). Letters: F slices of
-a fan, Z rings, H x W places of the map.
+Knows nothing of models: it takes their numbers as arrays (``Reasons``); nor of how a fan is
+drawn. Letters: H x W places of the map.
 """
 
 import math
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,52 +15,43 @@ from PIL import Image, ImageChops, ImageDraw
 from maps.card import (
     BELIEF,
     CARD,
-    DIM,
     FINER,
     INK,
-    NO_IMAGERY,
-    PICKED,
     TRUTH,
     Box,
     Caption,
     Card,
     Colour,
     Measures,
+    Panel,
     Point,
     Spacing,
     answer_colour,
-    answer_words,
     between,
     box_px,
     check_height,
     draw_dot,
     draw_hollow_diamond,
     draw_others,
-    draw_way,
     ends_px,
     format_of,
     ground_in,
     probability_words,
-    ramp,
     swatch,
     warned_words,
 )
+from maps.fan import NUMBER, Array, Fan, close_square, draw_rings, fan_panel, photo_panel
 from maps.layers import Square
-from maps.lettering import credits_of, font, wrapped
+from maps.lettering import credits_of, wrapped
 from maps.pictures import check_imagery
 from zoomloc.world.answers import Answer
-from zoomloc.world.cells import LatLng, size_m, xy_of
-from zoomloc.world.images import load_fitted
+from zoomloc.world.cells import LatLng, xy_of
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
 from zoomloc.world.wording import called, metres
 
-Array = npt.NDArray[np.float64]
-
 _HEIGHTS_PX = (240, 1200)  # below, captions cannot be read
-_GRID, _LINE = 0.34, 0.013  # of the height: the grid below the photo, and between the two
-_WIDEST = 1.7  # of the height: a wide photo is shown smaller, never cut
-_TITLE, _SMALL, _TINY = 0.058, 0.045, 0.032  # letters, of the height
+_TITLE, _SMALL = 0.058, 0.045  # letters, of the height
 _LINE_HIGH = _SMALL * 1.25
 _MEASURES = Measures(
     pad=1 / 16,
@@ -73,17 +63,14 @@ _MEASURES = Measures(
     line=_LINE_HIGH,
     after=_LINE_HIGH * 1.6,  # for the key
 )
-_NUMBER = 0.024  # of the height: radius of an alternative's mark
 _SPACING = Spacing(before=0.035, mark=0.02, word=0.052, after=0.075, down=_SMALL * 0.62)
 _LEAST_BELIEF = 0.001  # less is not tinted; the tint grows with the logarithm
 _SPOT_M, _SPOTS = 16.0, 50  # belief is shown of spots so wide, at most so many across
-_CLOSE_UP = 2.2  # side of the close-up, by how far the fan reaches
-_FOR, _AGAINST = PICKED, (70, 150, 255)  # told apart by those who see red and green as one
 _DIMMED = 0.55  # of the light of the imagery below a tint
 
 
-class Reasons(Protocol):
-    """What is drawn of a match; ``zoomloc.scorers.why.Why`` says what each of them is."""
+class Reasons(Fan, Protocol):
+    """A fan, and belief of places; ``zoomloc.scorers.why.Why`` says what each of them is."""
 
     @property
     def belief(self) -> Array: ...  # noqa: D102
@@ -93,35 +80,6 @@ class Reasons(Protocol):
     def south_east(self) -> LatLng: ...  # noqa: D102
     @property
     def feature_m(self) -> float: ...  # noqa: D102
-    @property
-    def photo_px(self) -> tuple[int, int]: ...  # noqa: D102
-    @property
-    def fov_deg(self) -> float: ...  # noqa: D102
-    @property
-    def slices(self) -> Array: ...  # noqa: D102
-    @property
-    def azimuths_deg(self) -> Array: ...  # noqa: D102
-    @property
-    def slice_deg(self) -> float: ...  # noqa: D102
-    @property
-    def confidence(self) -> Array: ...  # noqa: D102
-    @property
-    def contributions(self) -> Array: ...  # noqa: D102
-    @property
-    def heading_deg(self) -> float: ...  # noqa: D102
-    @property
-    def rings_m(self) -> tuple[float, ...]: ...  # noqa: D102
-    @property
-    def borders_m(self) -> tuple[float, ...]: ...  # noqa: D102
-
-
-class _Panel(NamedTuple):
-    """A picture, what stands below it, and the colours that its key explains."""
-
-    picture: Image.Image
-    title: str
-    note: str
-    key: Sequence[Image.Image | str]  # swatches and words, from the left
 
 
 def write_why(
@@ -147,81 +105,21 @@ def write_why(
     check_imagery(region, pyramid)
     check_height("why", height_px, *_HEIGHTS_PX)
     large = height_px * FINER
-    whole, close = _whole_square(reasons, region), _close_square(answer, reasons, region)
+    whole, close = _whole_square(reasons, region), close_square(answer, reasons, region)
     panels = [
-        _photo_panel(reasons, photo, large),
+        photo_panel(reasons, photo, large),
         _belief_panel(answer, reasons, pyramid, (whole, close), large),
-        _fan_panel(answer, reasons, pyramid, close, large),
+        fan_panel(answer, reasons, pyramid, close, large),
     ]
     card = Card([panel.picture for panel in panels], large, _MEASURES, warned_words(answer))
-    _draw_rings(card, panels[0].picture, reasons.rings_m)
+    draw_rings(card, panels[0].picture, reasons.rings_m)
     card.draw_links([(1, box_px(close, whole, large))], (*INK, 110), max(2, large // 300))
     card.draw_captions([_caption(panel, card) for panel in panels])
     _draw_footer(card, credits_of(region), answer)
     card.write(out)
 
 
-# 1. the photo and its fan
-
-
-def _photo_panel(reasons: Reasons, path: Path, px: int) -> _Panel:
-    """The photo as the model sees it, cut into slices, above the grid of confidence."""
-    across, down = reasons.photo_px
-    width = round(min(px * (1 - _GRID - _LINE) * across / down, _WIDEST * px))
-    times = math.ceil(width / across)  # whole, so that bars are as the model has them
-    photo = Image.fromarray(load_fitted(path, across * times, down * times))
-    photo = photo.resize((width, max(1, round(width * down / across))))
-    edges = sorted({share for pair in reasons.slices.tolist() for share in pair if pair[1] > 0})
-    _draw_uprights(photo, [share * width for share in edges])
-    grid = _grid(reasons, width, round(px * _GRID))
-    panel = Image.new("RGB", (width, photo.height + round(px * _LINE) + grid.height), CARD)
-    panel.paste(photo, (0, 0))
-    panel.paste(grid, (0, panel.height - grid.height))
-    note = (
-        "Each column of the grid is a slice of the view, each row a distance, the nearest at "
-        "the bottom. Bright: sure of what stands there."
-    )
-    sureness = ramp(px, [_sureness(share) for share in np.linspace(0, 1, 64)])
-    return _Panel(panel, "What does the photo show?", note, [sureness, "unsure to sure"])
-
-
-def _draw_uprights(photo: Image.Image, at_px: Sequence[float]) -> None:
-    """Thin lines from top to bottom, seen on any photo."""
-    thin = max(1, photo.width // 400)
-    mask = Image.new("L", photo.size)
-    draw = ImageDraw.Draw(mask)
-    for x in at_px:
-        if 2 * thin < x < photo.width - 2 * thin:  # not along the picture's own edge
-            draw.line([(x, 0), (x, photo.height)], 190, thin)
-    photo.paste(CARD, mask=ImageChops.offset(mask, thin, 0))
-    photo.paste(INK, mask=mask)
-
-
-def _grid(reasons: Reasons, width: int, height: int) -> Image.Image:
-    """A cell for each slice and ring, as wide as the slice is in the photo."""
-    grid = Image.new("RGB", (width, height), CARD)
-    draw = ImageDraw.Draw(grid)
-    rings = len(reasons.rings_m)
-    gap = max(1, width // 400)
-    for (begin, end), sure in zip(reasons.slices, reasons.confidence, strict=True):
-        for ring in range(rings if end > begin else 0):
-            top = height * (rings - 1 - ring) / rings
-            box = (begin * width + gap, top + gap, end * width - gap, top + height / rings - gap)
-            draw.rectangle(_ordered(box), _sureness(float(sure[ring])))
-    return grid
-
-
-def _ordered(box: Box) -> Box:
-    """The box, at least a pixel wide and high."""
-    left, top, right, bottom = box
-    return left, top, max(left, right), max(top, bottom)
-
-
-def _sureness(share: float) -> Colour:
-    return between((NO_IMAGERY, (120, 146, 170), INK), share)
-
-
-# 2. belief
+# 1. belief
 
 
 def _whole_square(reasons: Reasons, region: Region) -> Square:
@@ -247,7 +145,7 @@ def _belief_panel(
     pyramid: TilePyramid,
     squares: tuple[Square, Square],
     px: int,
-) -> _Panel:
+) -> Panel:
     """All the ground, tinted by belief, with the close-up's frame, truth and answer."""
     whole, close = squares
     base, has_imagery = ground_in(whole, pyramid, px)
@@ -260,7 +158,7 @@ def _belief_panel(
     place, truth = ends_px(answer, whole, px)
     if truth is not None:
         draw_hollow_diamond(base, truth, px / 22, TRUTH)
-    draw_others(draw, answer, whole, px, px * _NUMBER)
+    draw_others(draw, answer, whole, px, px * NUMBER)
     draw_dot(draw, place, px / 130, answer_colour(answer))
     note = (
         "The photo is compared with every place of the map, in every heading. Tint: belief that "
@@ -270,7 +168,7 @@ def _belief_panel(
     for share in (_LEAST_BELIEF, 0.01, 0.1, 1.0):
         t = _strength(np.array(share)).item()
         key += [swatch(px, between((CARD, _heat(t)), _opacity(t))), f"{100 * share:g} %"]
-    return _Panel(base, "Which place looks like that?", note, key)
+    return Panel(base, "Which place looks like that?", note, key)
 
 
 def _spots(reasons: Reasons) -> tuple[Array, float]:
@@ -325,103 +223,10 @@ def _opacity(strength: float) -> float:
     return 0.45 + 0.45 * strength
 
 
-# 3. the fan on the map
+# 2. what stands round the panels
 
 
-def _close_square(answer: Answer, reasons: Reasons, region: Region) -> Square:
-    """A square round the answer, a little wider than a full circle of bins."""
-    level = region.terminal_level
-    side = _CLOSE_UP * max(reasons.borders_m) / size_m(level, answer.lat)
-    x, y = xy_of(np.array([answer.lat]), np.array([answer.lng]), level)
-    return Square(level, float(x[0]) - side / 2, float(y[0]) - side / 2, side, side)
-
-
-def _fan_panel(
-    answer: Answer, reasons: Reasons, pyramid: TilePyramid, square: Square, px: int
-) -> _Panel:
-    """The ground round the answer, north up, with the bins, the heading, answer and truth."""
-    base, _ = ground_in(square, pyramid, px)
-    place, truth = ends_px(answer, square, px)
-    per_m = px / (_CLOSE_UP * max(reasons.borders_m))
-    base = _with_bins(base, reasons, place, per_m)
-    draw = ImageDraw.Draw(base)
-    bearing = reasons.heading_deg if answer.bearing_deg is None else answer.bearing_deg
-    if truth is not None:
-        draw_way(draw, place, truth, px // 80, TRUTH)
-        draw_hollow_diamond(base, truth, px / 15, TRUTH)
-    _draw_arrow(draw, place, bearing, max(reasons.borders_m) * per_m * 1.05, px)
-    draw_others(draw, answer, square, px, px * _NUMBER)
-    draw_dot(draw, place, px / 55, answer_colour(answer))
-    note = (
-        f"Slices and rings laid on the map, looking to {bearing:.0f}°. Filled by how well photo "
-        "and map agree: the fuller, the more that part counts."
-    )
-    key = (swatch(px, _FOR), "speaks for this place", swatch(px, _AGAINST), "against")
-    return _Panel(base, f"Why here? The {answer_words(answer, ',')}", note, key)
-
-
-def _with_bins(base: Image.Image, reasons: Reasons, place: Point, per_m: float) -> Image.Image:
-    """The ground with every bin that the photo shows outlined and filled."""
-    over = Image.new("RGBA", base.size)
-    draw = ImageDraw.Draw(over)
-    strongest = max(float(np.abs(reasons.contributions).max()), 1e-9)
-    thin = max(1, base.width // 400)
-    for corners, value in _bins(reasons, place, per_m):
-        fill = _FOR if value > 0 else _AGAINST
-        opacity = round(215 * (abs(value) / strongest) ** 0.7)
-        draw.polygon(corners, (*fill, opacity))
-        draw.line([*corners, corners[0]], (*INK, 150), thin)
-    return Image.alpha_composite(base.convert("RGBA"), over).convert("RGB")
-
-
-def _bins(reasons: Reasons, place: Point, per_m: float) -> Iterator[tuple[list[Point], float]]:
-    """Corners of each bin in pixels, and what it says."""
-    half = reasons.slice_deg / 2
-    for i, (begin, end) in enumerate(reasons.slices):
-        if end <= begin:
-            continue
-        middle = reasons.heading_deg + float(reasons.azimuths_deg[i])
-        turns = np.linspace(middle - half, middle + half, 13).tolist()
-        for ring, value in enumerate(reasons.contributions[i].tolist()):
-            near, far = (edge * per_m for edge in reasons.borders_m[ring : ring + 2])
-            inner = [_reached(place, turn, near) for turn in turns]
-            yield inner + [_reached(place, turn, far) for turn in turns[::-1]], value
-
-
-def _reached(start: Point, bearing_deg: float, length: float) -> Point:
-    """Where one comes to from a point of a north-up picture."""
-    turn = math.radians(bearing_deg)
-    return start[0] + length * math.sin(turn), start[1] - length * math.cos(turn)
-
-
-def _draw_arrow(
-    draw: ImageDraw.ImageDraw, start: Point, bearing_deg: float, length: float, px: int
-) -> None:
-    """A thin shaft and a head, bright with a dark edge."""
-    for wider, colour in ((px / 160, CARD), (0.0, INK)):
-        tip = _reached(start, bearing_deg, length + wider)
-        neck = _reached(start, bearing_deg, length - px / 26)
-        wings = [_reached(neck, bearing_deg + side, px / 50 + wider) for side in (90, -90)]
-        draw.line([start, neck], colour, round(px / 160 + wider))
-        draw.polygon([tip, *wings], colour)
-
-
-# 4. what stands round the panels
-
-
-def _draw_rings(card: Card, picture: Image.Image, rings_m: Sequence[float]) -> None:
-    """The distance of each row of the grid, beside it; not so many that they touch."""
-    draw, tiny = ImageDraw.Draw(card.image), font(card.height * _TINY)
-    bottom = card.top_of(picture) + picture.height
-    x = card.lefts[0] + picture.width + card.height * 0.012
-    row = card.height * _GRID / len(rings_m)
-    every = math.ceil(card.height * _TINY * 1.1 / row)
-    for ring in range(0, len(rings_m), every):
-        y = bottom - (ring + 0.5) * row
-        draw.text((x, y), f"{rings_m[ring]:g} m", DIM, tiny, anchor="lm")
-
-
-def _caption(panel: _Panel, card: Card) -> Caption:
+def _caption(panel: Panel, card: Card) -> Caption:
     """As wide as the panel."""
     lines = wrapped(panel.note, card.small, max(panel.picture.width, card.height))
     return Caption(panel.title, lines, panel.key)

@@ -18,7 +18,8 @@ from zoomloc.bench.plots import (
     write_plots,
     zoom_accuracy,
 )
-from zoomloc.bench.rows import FARTHEST_M, Row, pooled
+from zoomloc.bench.pooling import pooled
+from zoomloc.bench.rows import FARTHEST_M, Row
 from zoomloc.bench.tables import Section, sections
 from zoomloc.errors import ConfigError
 

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 from bench_rows import SKILL, enough, made, realistic
 
-from zoomloc.bench.rows import Row, paired_difference, pooled
+from zoomloc.bench.pooling import paired_difference, pooled
+from zoomloc.bench.rows import Row
 from zoomloc.bench.tables import best_baseline, markdown_table, sections
 
 

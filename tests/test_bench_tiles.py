@@ -9,20 +9,10 @@ import pytest
 from PIL import Image
 
 from data_prep import bench
-from data_prep.bench import (
-    NOT_INSTALLED,
-    Peers,
-    Row,
-    Run,
-    compare_tilers,
-    found_peers,
-    peak_bytes,
-    sparse_markdown,
-    sparse_memory,
-    tiles_markdown,
-    timed,
-    write_raster,
-)
+from data_prep.bench import NOT_INSTALLED, Peers, Row, Run, compare_tilers, found_peers, timed
+from data_prep.bench_memory import peak_bytes, sparse_memory
+from data_prep.bench_rasters import write_raster
+from data_prep.bench_tables import sparse_markdown, tiles_markdown
 from data_prep.imagery.rasters import inspected
 from data_prep.tile_jobs import averaged
 from data_prep.tiles import build_tiles

@@ -16,6 +16,7 @@ import test_mapillary as mapillary
 import test_panoramax as panoramax
 import yaml
 from loopback import serving
+from PIL import Image
 from raster_files import ground, write_tif
 from test_split import town
 
@@ -283,3 +284,20 @@ def test_training_splits_by_the_config_once_and_never_again(
     code, _, err = zoomloc(*words, "--run", tmp_path / "c")
     assert code == 2 and "1 drives, days, blocks or photos are too few" in err
     assert not (tmp_path / "c").exists()
+
+
+def test_reading_photos_anew_says_that_the_split_is_gone(zoomloc, table, tmp_path):
+    """Otherwise training would divide them in its own way, and nobody would know."""
+    facts = {"id": "a", "file": "a.jpg", "lat": 45.0, "lng": 7.0}
+    Image.new("RGB", (64, 48), "grey").save(tmp_path / "a.jpg")
+    (tmp_path / "a.csv").write_text(",".join(facts) + "\n" + ",".join(map(str, facts.values())))
+    source = {"kind": "table", "path": str(tmp_path / "a.csv"), "columns": {"file": "file"}}
+    config = tmp_path / "city.yaml"
+    config.write_text(yaml.safe_dump({"data": str(tmp_path), "photos": {"sources": [source]}}))
+    code, out, err = zoomloc("photos", config, "--quiet")
+    assert code == 0 and out == "", err  # nothing was divided before
+    write_photos(town(), table, "block-disjoint")
+    code, out, err = zoomloc("photos", config, "--quiet")
+    assert code == 0 and "block-disjoint) is gone" in out and "zoomloc split" in out, err
+    table.write_bytes(b"no table")
+    assert zoomloc("photos", config, "--quiet")[:2] == (0, "")

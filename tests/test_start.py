@@ -84,7 +84,7 @@ def test_a_run_of_another_network_is_refused(painted, changes, says):
 
 
 def test_a_model_of_another_kind_is_refused(painted):
-    with pytest.raises(ConfigError, match="train.start_from general: is another network"):
+    with pytest.raises(ConfigError, match="kind .*, here zoom.; train models/match"):
         begun(config_of(painted, model="models/justzoomin"))
 
 

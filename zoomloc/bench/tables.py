@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoomloc.belief.metrics import Interval
-from zoomloc.bench.rows import Row, group_count, paired_difference, pooled, towns_json
+from zoomloc.bench.pooling import group_count, paired_difference, pooled
+from zoomloc.bench.rows import Row, towns_json
 from zoomloc.errors import ConfigError
 
 BASELINES = ("justzoomin", "retrieval", "hierarchical")

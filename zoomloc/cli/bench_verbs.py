@@ -179,13 +179,9 @@ def _tilers(
 ) -> tuple[str, str]:
     """Title and text of tilers side by side."""
     with needs_extra("prep"):
-        from data_prep.bench import (
-            FORMATS,
-            compare_tilers,
-            found_peers,
-            tiles_markdown,
-            write_raster,
-        )
+        from data_prep.bench import FORMATS, compare_tilers, found_peers
+        from data_prep.bench_rasters import write_raster
+        from data_prep.bench_tables import tiles_markdown
     if not kinds or set(kinds) - set(FORMATS):
         raise ConfigError(f"--formats {','.join(kinds)}: take of {', '.join(FORMATS)}")
     peers = found_peers(rio_python)
@@ -203,7 +199,8 @@ def _tilers(
 def _sparse_tiles(work: Path) -> tuple[str, str]:
     """Title and text of memory on a sparse raster."""
     with needs_extra("dev"):
-        from data_prep.bench import sparse_markdown, sparse_memory
+        from data_prep.bench_memory import sparse_memory
+        from data_prep.bench_tables import sparse_markdown
 
         memory = sparse_memory(work)
     return "Memory of tiles", sparse_markdown(memory, "zoomloc bench tiles --sparse")

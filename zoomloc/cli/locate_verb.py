@@ -32,50 +32,63 @@ RegionFolder = Annotated[
 WithPhotos = Annotated[
     bool, typer.Option("--with-photos", help="The region's training photos are evidence too.")
 ]
+Photos = Annotated[
+    list[Path], typer.Argument(metavar="PHOTO...", help="Photos, or folders of any depth.")
+]
+Near = Annotated[
+    str | None, typer.Option("--near", metavar="LAT,LNG", help="Taken near here; see --within.")
+]
+Within = Annotated[
+    str | None, typer.Option("--within", metavar="500m", help="How near: metres, or 0.5km.")
+]
+Area = Annotated[
+    Path | None, typer.Option("--area", help="Taken in here: a GeoJSON with a polygon.")
+]
+Heading = Annotated[
+    str | None,
+    typer.Option("--heading", metavar="90±20", help="Where it looks, clockwise from north."),
+]
+Fov = Annotated[
+    str | None,
+    typer.Option("--fov", metavar="70", help="Field of view in degrees; else as in its EXIF."),
+]
+Together = Annotated[
+    bool, typer.Option("--together", help="All photos are of one place: one answer.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON line a photo.")]
+AnswersOut = Annotated[
+    Path | None,
+    typer.Option("--out", help="File for the answers: .jsonl, .geojson, .gpkg or .csv."),
+]
+MapOut = Annotated[Path | None, typer.Option("--map", help="Also draw a map.")]
+StripOut = Annotated[
+    Path | None, typer.Option("--strip", help="Also draw the first answer's zooms (.png).")
+]
+WhyOut = Annotated[
+    Path | None,
+    typer.Option("--why", help="Also draw why a match gave the first answer (.png)."),
+]
+OnlyAnswers = Annotated[bool, typer.Option("--quiet", help="Only answers and errors.")]
 
 
 def locate(
-    photo: Annotated[
-        list[Path], typer.Argument(metavar="PHOTO...", help="Photos, or folders of any depth.")
-    ],
+    photo: Photos,
     run: AnyRun = GENERAL,
     region: RegionFolder = None,
-    near: Annotated[
-        str | None, typer.Option("--near", metavar="LAT,LNG", help="Taken near here; see --within.")
-    ] = None,
-    within: Annotated[
-        str | None, typer.Option("--within", metavar="500m", help="How near: metres, or 0.5km.")
-    ] = None,
-    area: Annotated[
-        Path | None, typer.Option("--area", help="Taken in here: a GeoJSON with a polygon.")
-    ] = None,
-    heading: Annotated[
-        str | None,
-        typer.Option("--heading", metavar="90±20", help="Where it looks, clockwise from north."),
-    ] = None,
-    fov: Annotated[
-        str | None,
-        typer.Option("--fov", metavar="70", help="Field of view in degrees; else as in its EXIF."),
-    ] = None,
-    together: Annotated[
-        bool, typer.Option("--together", help="All photos are of one place: one answer.")
-    ] = False,
+    near: Near = None,
+    within: Within = None,
+    area: Area = None,
+    heading: Heading = None,
+    fov: Fov = None,
+    together: Together = False,
     with_photos: WithPhotos = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON line a photo.")] = False,
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="File for the answers: .jsonl, .geojson, .gpkg or .csv."),
-    ] = None,
-    map_path: Annotated[Path | None, typer.Option("--map", help="Also draw a map.")] = None,
-    strip: Annotated[
-        Path | None, typer.Option("--strip", help="Also draw the first answer's zooms (.png).")
-    ] = None,
-    why: Annotated[
-        Path | None,
-        typer.Option("--why", help="Also draw why a match gave the first answer (.png)."),
-    ] = None,
+    as_json: AsJson = False,
+    out: AnswersOut = None,
+    map_path: MapOut = None,
+    strip: StripOut = None,
+    why: WhyOut = None,
     overrides: Overrides = [],  # noqa: B006
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only answers and errors.")] = False,
+    quiet: OnlyAnswers = False,
 ) -> None:
     """Say where photos were taken.
 
@@ -89,19 +102,9 @@ def locate(
     """
     from zoomloc.cli import locating
 
+    known, drawn = _known(near, within, area, heading, fov), (map_path, strip, why)
     wanted = locating.Wanted(
-        photo,
-        run,
-        region,
-        overrides,
-        with_photos,
-        _known(near, within, area, heading, fov),
-        together,
-        out,
-        as_json,
-        map_path,
-        strip,
-        why,
+        photo, run, region, overrides, with_photos, known, together, out, as_json, *drawn
     )
     raise typer.Exit(locating.locate(wanted, Screen(quiet, to_stderr=as_json)))
 

@@ -10,25 +10,68 @@ from typing import Annotated
 import typer
 
 from zoomloc.cli.screen import Screen
-from zoomloc.cli.tile_verbs import Overrides, folder_of
+from zoomloc.cli.tile_verbs import MaybeConfigs, MaybeOut, Overrides, Quiet, Workers, folder_of
 from zoomloc.config import SplitConfig, load_config, parse_config
 from zoomloc.errors import ConfigError
 
-Quiet = Annotated[bool, typer.Option("--quiet", help="Only results and errors.")]
-Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
+
+def _else(what: str, key: str) -> str:
+    """Help of a flag of ``zoomloc split``: without it the config decides."""
+    return f"{what}; else the config's, or {getattr(SplitConfig(), key)}."
+
+
+Folder = Annotated[Path | None, typer.Option("--folder", help="Photos with EXIF.")]
+ReportOut = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        help="HTML on the photos; without a source, on the table that is there already.",
+    ),
+]
+Places = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="PHOTOS.parquet|CONFIG...",
+        help="A photo table; or YAMLs, packaged names or a region's folder, to split the table "
+        "there as they say; later ones win.",
+    ),
+]
+By = Annotated[
+    str | None, typer.Option("--by", help=_else("sequence, block, image or region", "by"))
+]
+Group = Annotated[
+    str | None,
+    typer.Option("--group", help=_else("What stays together: drive, or creator-day", "group")),
+]
+Val = Annotated[float | None, typer.Option(help=_else("Share of photos", "val"))]
+Test = Annotated[float | None, typer.Option(help=_else("Share of photos", "test"))]
+NewestTest = Annotated[
+    bool | None,
+    typer.Option(
+        "--newest-test/--no-newest-test", help="The last day's drives become the test split."
+    ),
+]
+BlockSide = Annotated[float | None, typer.Option(help=_else("Side of a block", "block_m"))]
+Buffer = Annotated[
+    float | None, typer.Option(help=_else("Between blocks of two splits, at least", "buffer_m"))
+]
+Seed = Annotated[int | None, typer.Option(help=_else("Another draw", "seed"))]
+Audit = Annotated[bool, typer.Option("--audit", help="Change nothing; look for leaks.")]
+PlotOut = Annotated[
+    Path | None,
+    typer.Option("--plot", help="Also draw how far test is from train (.png)."),
+]
+Pictures = Annotated[
+    bool, typer.Option("--pictures/--no-pictures", help="Let an audit compare pictures.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The audit as one JSON line.")]
 
 
 def photos(
-    configs: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG]...")] = None,
-    folder: Annotated[Path | None, typer.Option("--folder", help="Photos with EXIF.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to.")] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            "--report",
-            help="HTML on the photos; without a source, on the table that is there already.",
-        ),
-    ] = None,
+    configs: MaybeConfigs = None,
+    folder: Folder = None,
+    out: MaybeOut = None,
+    report: ReportOut = None,
     overrides: Overrides = [],  # noqa: B006
     workers: Workers = 2,
     quiet: Quiet = False,
@@ -41,7 +84,8 @@ def photos(
     if folder is not None:
         plan = plan.model_copy(update={"folder": folder})
     if plan.folder or plan.sources or report is None:
-        steps.read_photos_of(plan, place, workers, screen)
+        with steps.telling_a_lost_split(place / "photos.parquet", screen):
+            steps.read_photos_of(plan, place, workers, screen)
     if report is not None:
         _report(place, report, screen)
 
@@ -54,49 +98,20 @@ def _report(folder: Path, out: Path, screen: Screen) -> None:
     screen.step("report", f"-> {out}")
 
 
-def _else(what: str, key: str) -> str:
-    """Help of a flag of ``zoomloc split``: without it the config decides."""
-    return f"{what}; else the config's, or {getattr(SplitConfig(), key)}."
-
-
 def split(
-    places: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PHOTOS.parquet|CONFIG...",
-            help="A photo table; or YAMLs, packaged names or a region's folder, to split the table "
-            "there as they say; later ones win.",
-        ),
-    ],
-    by: Annotated[
-        str | None, typer.Option("--by", help=_else("sequence, block, image or region", "by"))
-    ] = None,
-    group: Annotated[
-        str | None,
-        typer.Option("--group", help=_else("What stays together: drive, or creator-day", "group")),
-    ] = None,
-    val: Annotated[float | None, typer.Option(help=_else("Share of photos", "val"))] = None,
-    test: Annotated[float | None, typer.Option(help=_else("Share of photos", "test"))] = None,
-    newest_test: Annotated[
-        bool | None,
-        typer.Option(
-            "--newest-test/--no-newest-test", help="The last day's drives become the test split."
-        ),
-    ] = None,
-    block_m: Annotated[float | None, typer.Option(help=_else("Side of a block", "block_m"))] = None,
-    buffer_m: Annotated[
-        float | None, typer.Option(help=_else("Between blocks of two splits, at least", "buffer_m"))
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help=_else("Another draw", "seed"))] = None,
-    audit: Annotated[bool, typer.Option("--audit", help="Change nothing; look for leaks.")] = False,
-    plot: Annotated[
-        Path | None,
-        typer.Option("--plot", help="Also draw how far test is from train (.png)."),
-    ] = None,
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Let an audit compare pictures.")
-    ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="The audit as one JSON line.")] = False,
+    places: Places,
+    by: By = None,
+    group: Group = None,
+    val: Val = None,
+    test: Test = None,
+    newest_test: NewestTest = None,
+    block_m: BlockSide = None,
+    buffer_m: Buffer = None,
+    seed: Seed = None,
+    audit: Audit = False,
+    plot: PlotOut = None,
+    pictures: Pictures = True,
+    as_json: AsJson = False,
     workers: Workers = 2,
     quiet: Quiet = False,
 ) -> None:

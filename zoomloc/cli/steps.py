@@ -7,7 +7,7 @@ functions, so that the command starts fast and missing extras are named only whe
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +85,22 @@ def read_photos_of(plan: PhotosConfig, out: Path, workers: int, screen: Screen) 
         screen.step("", line)
     for reason, count in list(summary.skipped.items())[:REASONS_TOLD]:
         screen.step("", f"{count:,} left out: {reason}")
+
+
+@contextmanager
+def telling_a_lost_split(table: Path, screen: Screen) -> Iterator[None]:
+    """Round what replaces a photo table: says so where its photos were divided."""
+    from zoomloc.world.photos import split_protocol
+
+    before = None
+    with suppress(PhotoError):  # damaged: it is written anew
+        before = split_protocol(table) if table.is_file() else None
+    yield
+    if before is not None:  # said to the quiet too: test photos may change sides
+        screen.result(
+            f"the split of the table before ({before}) is gone with it; divide as you did then "
+            "with 'zoomloc split', or training divides as the config says"
+        )
 
 
 def read_photo_folder(

@@ -16,40 +16,54 @@ Overrides = Annotated[
     list[str],
     typer.Option("--set", metavar="A.B=C", help="Override one key of the config; may be repeated."),
 ]
+MaybeConfigs = Annotated[list[str] | None, typer.Argument(metavar="[CONFIG]...")]
+MaybeOut = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+Workers = Annotated[int, typer.Option("--workers", min=1, help="Processes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Only results and errors.")]
+Rasters = Annotated[
+    list[Path], typer.Option("--raster", help="GeoTIFF or another raster; repeatable.")
+]
+Name = Annotated[str | None, typer.Option("--name", help="Name of the region.")]
+TerminalCell = Annotated[float | None, typer.Option("--terminal-cell-m")]
+LevelsPerZoom = Annotated[int | None, typer.Option("--levels-per-zoom", min=1, max=3)]
+Attribution = Annotated[list[str], typer.Option("--attribution")]
+Licence = Annotated[str | None, typer.Option("--licence")]
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Say what it takes; fetch and write nothing.")
+]
+Update = Annotated[
+    bool, typer.Option("--update", help="Make only tiles that changed imagery touches.")
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Look for missing, damaged and blank tiles instead.")
+]
+Sheet = Annotated[
+    Path | None, typer.Option("--sheet", help="With --check: HTML with a look at each level.")
+]
+Executor = Annotated[str, typer.Option("--executor", help="'local', or 'dask' with --scheduler.")]
+Scheduler = Annotated[
+    str, typer.Option("--scheduler", help="Address of a Dask scheduler, as tcp://host:8786.")
+]
 
 
 def tiles(
-    configs: Annotated[list[str] | None, typer.Argument(metavar="[CONFIG]...")] = None,
-    raster: Annotated[
-        list[Path], typer.Option("--raster", help="GeoTIFF or another raster; repeatable.")
-    ] = [],  # noqa: B006
-    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to.")] = None,
-    name: Annotated[str | None, typer.Option("--name", help="Name of the region.")] = None,
-    terminal_cell_m: Annotated[float | None, typer.Option("--terminal-cell-m")] = None,
-    levels_per_zoom: Annotated[int | None, typer.Option("--levels-per-zoom", min=1, max=3)] = None,
-    attribution: Annotated[list[str], typer.Option("--attribution")] = [],  # noqa: B006
-    licence: Annotated[str | None, typer.Option("--licence")] = None,
+    configs: MaybeConfigs = None,
+    raster: Rasters = [],  # noqa: B006
+    out: MaybeOut = None,
+    name: Name = None,
+    terminal_cell_m: TerminalCell = None,
+    levels_per_zoom: LevelsPerZoom = None,
+    attribution: Attribution = [],  # noqa: B006
+    licence: Licence = None,
     overrides: Overrides = [],  # noqa: B006
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it takes; fetch and write nothing.")
-    ] = False,
-    update: Annotated[
-        bool, typer.Option("--update", help="Make only tiles that changed imagery touches.")
-    ] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="Look for missing, damaged and blank tiles instead.")
-    ] = False,
-    sheet: Annotated[
-        Path | None, typer.Option("--sheet", help="With --check: HTML with a look at each level.")
-    ] = None,
-    executor: Annotated[
-        str, typer.Option("--executor", help="'local', or 'dask' with --scheduler.")
-    ] = "local",
-    scheduler: Annotated[
-        str, typer.Option("--scheduler", help="Address of a Dask scheduler, as tcp://host:8786.")
-    ] = "",
-    workers: Annotated[int, typer.Option("--workers", min=1, help="Processes.")] = 2,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Only results and errors.")] = False,
+    dry_run: DryRun = False,
+    update: Update = False,
+    check: Check = False,
+    sheet: Sheet = None,
+    executor: Executor = "local",
+    scheduler: Scheduler = "",
+    workers: Workers = 2,
+    quiet: Quiet = False,
 ) -> None:
     """Make the tile pyramid of a region from rasters, tiles or servers; or check one."""
     from zoomloc.cli.tiling import check_tiles, make_tiles
@@ -61,16 +75,8 @@ def tiles(
         if not check_tiles(folder, sheet, screen):
             raise typer.Exit(1)
         return
-    if (executor == "dask") != bool(scheduler) or executor not in ("local", "dask"):
-        raise ConfigError("--executor dask and --scheduler ADDRESS belong together")
-    given = {
-        "terminal_cell_m": terminal_cell_m,
-        "levels_per_zoom": levels_per_zoom,
-        "attribution": tuple(attribution) or None,
-        "licence": licence,
-    }
-    tree = config.tiles.model_dump() | {k: v for k, v in given.items() if v is not None}
-    plan = parse_config({"tiles": tree}, "flags").tiles
+    _check_executor(executor, scheduler)
+    plan = _planned(config, terminal_cell_m, levels_per_zoom, attribution, licence)
     make_tiles(
         plan,
         raster or plan.rasters,
@@ -82,6 +88,30 @@ def tiles(
         update=update,
         scheduler=scheduler,
     )
+
+
+def _check_executor(executor: str, scheduler: str) -> None:
+    """Raises ConfigError where the two do not belong together."""
+    if (executor == "dask") != bool(scheduler) or executor not in ("local", "dask"):
+        raise ConfigError("--executor dask and --scheduler ADDRESS belong together")
+
+
+def _planned(
+    config: Config,
+    terminal_cell_m: float | None,
+    levels_per_zoom: int | None,
+    attribution: list[str],
+    licence: str | None,
+) -> TilesConfig:
+    """The config's tiles, with the flags that were given in place of its own."""
+    given = {
+        "terminal_cell_m": terminal_cell_m,
+        "levels_per_zoom": levels_per_zoom,
+        "attribution": tuple(attribution) or None,
+        "licence": licence,
+    }
+    tree = config.tiles.model_dump() | {k: v for k, v in given.items() if v is not None}
+    return parse_config({"tiles": tree}, "flags").tiles
 
 
 def cities() -> None:

@@ -22,6 +22,7 @@ from zoomloc.errors import ConfigError
 from zoomloc.training.state import TrainState, changing
 
 MATCH = "match."  # before the names of a match's weights, where more stands on it
+MATCHES = ("match", "residual")  # kinds of model
 # what weights mean, though no shape tells it, and what a user can set
 SAME = ("gsd_m", "slices", "rings_m", "photo_px", "channels", "width", "map_channels")
 
@@ -53,7 +54,9 @@ def begin(state: TrainState, config: Config, imagery: str, split: str) -> None:
 
 def _check_alike(name: str, model: ModelConfig, explained: Explained) -> None:
     """Refuse a run whose weights mean other lengths and angles than this network's would."""
-    if model.kind not in ("match", "residual"):
+    if (model.kind in MATCHES) != (explained.config.model.kind in MATCHES):
+        raise _other_network(name, f"kind {explained.config.model.kind}", model.kind)
+    if model.kind not in MATCHES:
         return  # for those the shapes say all
     own, other = match_spec(model), match_spec(explained.config.model)
     for key in SAME:
@@ -78,7 +81,9 @@ def _renamed(name: str, weights: Mapping[str, Tensor], model: nn.Module) -> dict
 
 
 def _other_network(name: str, theirs: str, ours: str) -> ConfigError:
+    mend = (
+        "train models/match" if name == "general" else "begin with a run of such 'model' settings"
+    )
     return ConfigError(
-        f"train.start_from {name}: is another network ({theirs}, here {ours}); begin with a run of "
-        "the same 'model' settings"
+        f"train.start_from {name}: is another network ({theirs}, here {ours}); {mend}"
     )
