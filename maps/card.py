@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from maps.layers import RIGHT_WITHIN_M, Square
+from maps.layers import Square
 from maps.lettering import Font, font, wrapped
 from zoomloc.belief.priors import CONTRADICTED
 from zoomloc.errors import OutputError, ZoomlocError
@@ -20,7 +20,7 @@ from zoomloc.world.answers import Answer
 from zoomloc.world.cells import LatLng, xy_of
 from zoomloc.world.files import written_whole
 from zoomloc.world.pyramid import FILL, TilePyramid
-from zoomloc.world.wording import called, is_guess, metres, others, sure, warnings
+from zoomloc.world.wording import called, is_guess, metres, others, warnings
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom in pixels
 Colour = tuple[int, int, int]
@@ -245,11 +245,6 @@ def _rows(
         rows[-1].append((number, words))
         left -= wide
     return rows
-
-
-def probability_words(answer: Answer) -> str:
-    """How sure the answer is of itself."""
-    return sure(answer, RIGHT_WITHIN_M)
 
 
 def answer_words(answer: Answer, mark: str) -> str:

@@ -164,7 +164,7 @@ def _summary(report: Report) -> str:
     facts = [
         (f"{report['n']:,}", f"photos of {len({name for name, _ in report['drives']}):,} drives"),
         *((_share(metrics[f"r_at_{d}m"]["value"]), f"within {d} m") for d in (25, 50, 100)),
-        (_metres(metrics["median_error_m"]["value"]), "median error"),
+        (metres(metrics["median_error_m"]["value"]), "median error"),
         (_share(trust["radius90"]["covers"]["value"]), "of truths within the 90 % radius"),
         (_share(trust["ece"]), f"calibration error ({_share(trust['ece_null'])} is noise)"),
     ]
@@ -235,7 +235,7 @@ def _trust(trust: Report) -> str:
         value, interval = _interval(radius["covers"], "share")
         rows.append((f"truths within the {share} % radius", value, interval))
         area = f"{radius['median_area_m2']:,.0f} m²"
-        rows.append((f"median {share} % radius", _metres(radius["median_m"]), area))
+        rows.append((f"median {share} % radius", metres(radius["median_m"]), area))
     ratio = trust["radius90_by_p90_error"]["median"]
     rows.append(("90 % radius by 90th percentile of errors, median of bins", f"{ratio:.2f}", ""))
     return _charts(charts) + table(("Trust", "value", "95 % interval, or area"), rows)
@@ -328,7 +328,7 @@ def _case(answer: Answer, photo: Photo, error_m: float, pyramid: TilePyramid) ->
     )
     return (
         f'<figure><div class="seen">{thumb(photo, THUMB_PX, QUALITY)}</div>'
-        f'<div class="pair">{looks}</div><p><b>{_metres(error_m)} off</b>; '
+        f'<div class="pair">{looks}</div><p><b>{metres(error_m)} off</b>; '
         f"{text(said)}</p><p>{text(photo.id)}</p>"
         f'<p class="terms">{text(photo_credit(photo))}</p></figure>'
     )
@@ -347,13 +347,9 @@ def _written(value: float, kind: str) -> str:
     if kind == "share":
         return _share(value)
     if kind == "metres":
-        return _metres(value)
+        return metres(value)
     return f"{value:.0f}°" if kind == "degrees" else f"{value:.2f} {kind}"
 
 
 def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
-
-
-def _metres(value: float) -> str:
-    return f"{value:.1f} m" if value < 10 else f"{value:,.0f} m"

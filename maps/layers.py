@@ -19,7 +19,6 @@ from zoomloc.world.wording import called, given, is_guess, metres, others, perce
 
 Corners = list[list[float]]  # [[south, west], [north, east]], as Leaflet takes them
 
-RIGHT_WITHIN_M = 50.0  # the distance that an answer's probability speaks of
 BELIEF_DECADES = 3  # belief fades out a thousandfold below its peak
 _OUTLINE_DETAIL = 1 / 1000  # of a root's side: less is not seen where the whole region is
 _DECIMALS = 7  # of a degree: a centimetre
@@ -178,7 +177,7 @@ def _words(answer: Answer) -> dict[str, Any]:
         "called": called(answer),
         "is_guess": is_guess(answer),
         "warnings": warnings(answer, CONTRADICTED),
-        "sure": sure(answer, RIGHT_WITHIN_M),
+        "sure": sure(answer),
         "probability": percent(answer.probability),
         "radius50": metres(answer.radius50_m),
         "radius90": metres(answer.radius90_m),

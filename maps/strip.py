@@ -37,7 +37,6 @@ from maps.card import (
     format_of,
     ground_in,
     position,
-    probability_words,
     warned_words,
 )
 from maps.layers import Square, path_cells
@@ -48,7 +47,7 @@ from zoomloc.world.cells import Cell, latlng_of, size_m
 from zoomloc.world.images import load_rgb
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
-from zoomloc.world.wording import called, metres
+from zoomloc.world.wording import called, metres, sure
 
 _HEIGHTS_PX = (80, 1000)  # below, captions cannot be read
 _LONGEST_PX = 16_383  # WebP's limit
@@ -267,7 +266,7 @@ def _draw_footer(card: Card, credits: str, answer: Answer) -> None:
     m = length("M")
     spacing = Spacing(before=m, mark=m, word=2 * m, after=3 * m, down=card.height * 0.052)
     card.draw_others(answer, spacing, line)
-    words = probability_words(answer)
+    words = sure(answer)
     room = card.width - 2 * card.pad
     named = ("belief", called(answer), "truth")[: 2 + (answer.truth is not None)]
     legend = round(card.legend_px(words, named, spacing))

@@ -36,7 +36,6 @@ from maps.card import (
     ends_px,
     format_of,
     ground_in,
-    probability_words,
     swatch,
     warned_words,
 )
@@ -48,7 +47,7 @@ from zoomloc.world.answers import Answer
 from zoomloc.world.cells import LatLng, xy_of
 from zoomloc.world.pyramid import TilePyramid
 from zoomloc.world.region import Region
-from zoomloc.world.wording import called, metres
+from zoomloc.world.wording import called, metres, sure
 
 _HEIGHTS_PX = (240, 1200)  # below, captions cannot be read
 _TITLE, _SMALL = 0.058, 0.045  # letters, of the height
@@ -237,7 +236,7 @@ def _draw_footer(card: Card, credits: str, answer: Answer) -> None:
     height, line = card.height, card.height * _LINE_HIGH
     spacing = Spacing(*(height * share for share in _SPACING))
     card.draw_others(answer, spacing, line)
-    words, names = probability_words(answer), [called(answer), "truth"][: 1 + bool(answer.truth)]
+    words, names = sure(answer), [called(answer), "truth"][: 1 + bool(answer.truth)]
     left = min(card.lefts[2], card.width - card.pad - card.legend_px(words, names, spacing))
     lines = wrapped(credits, card.small, left - 2 * card.pad)
     top = card.image.height + 0.5 * line

@@ -367,5 +367,20 @@ def test_a_model_passed_on_answers_alike_and_says_what_it_is(zoomloc, match_run,
     assert (out / "MODEL_CARD.md").read_text() == "mine"
 
 
+def test_a_model_passed_on_does_not_name_the_run_that_it_began_with(zoomloc, match_run, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "out"
+    shutil.copytree(match_run, run)
+    beside = run / "checkpoint-best.json"
+    about = json.loads(beside.read_text())
+    about["config"]["train"]["start_from"] = "/home/somebody/secret-customer"
+    beside.write_text(json.dumps(about))
+    assert zoomloc("export", "--run", run, "--out", out)[0] == 0
+    assert "secret-customer" not in "".join(p.read_text() for p in out.glob("*.[jm][sd]*"))
+    about["config"]["train"]["start_from"] = "general"
+    beside.write_text(json.dumps(about))
+    assert zoomloc("export", "--run", run, "--out", out)[0] == 0
+    assert json.loads((out / beside.name).read_text())["config"]["train"]["start_from"] == "general"
+
+
 def test_only_a_match_has_an_index(zoomloc, run_folder, painted):
     refused(zoomloc("index", painted, "--run", run_folder), "only a match has an index")

@@ -9,12 +9,16 @@ from test_match_scorer import match_config, photos
 
 from zoomloc.belief.priors import Heading
 from zoomloc.checkpoint import build_model
+from zoomloc.errors import PhotoError
 from zoomloc.locator import open_views
 from zoomloc.model.match import Lattice
+from zoomloc.model.polar import slice_weights
 from zoomloc.scorers import scorer_of
 from zoomloc.scorers.known import NEUTRAL, SCALE, WEIGHT, KnownPhotos, Placed, with_known
 from zoomloc.scorers.shown import Shown
+from zoomloc.training.loop import train
 from zoomloc.world.cells import LatLng
+from zoomloc.world.photos import read_photos, write_photos
 
 
 @pytest.fixture
@@ -70,16 +74,20 @@ def test_a_known_heading_counts_against_known_photos_too(scorer):
     np.testing.assert_allclose(found[:, 1, 0].numpy(), wanted, atol=1e-4)
 
 
-def test_ground_near_known_photos_gets_likelier_and_other_ground_is_left_alone(scorer):
+def test_ground_far_from_known_photos_and_that_of_a_single_one_is_left_alone(scorer):
+    """One photo stands out of nothing; of two, the better one's ground gains, the other's loses."""
     before = scorer.leaves(scorer.start(photos()))
     row, column = covered_cell(scorer)
-    known = with_known(scorer, [Placed(photos()[0], place_of(scorer, row, column), 10.0)])
-    after = known.leaves(known.start(photos()))
-    near = np.zeros(before.shape[1:], bool)
-    near[max(0, row - 1) : row + 2, max(0, column - 1) : column + 2] = True
-    np.testing.assert_array_equal(after[:, ~near], before[:, ~near])
-    near &= np.isfinite(before[0])
-    assert (after[:, near] > before[:, near]).all()
+    placed = Placed(photos()[0], place_of(scorer, row, column), 10.0)
+    after = with_known(scorer, [placed])
+    np.testing.assert_allclose(after.leaves(after.start(photos())), before)
+    covered = np.argwhere(np.isfinite(before[0]))
+    far = covered[np.abs(covered - (row, column)).max(1).argmax()]
+    other = Placed(photos()[1], place_of(scorer, *far), 10.0)
+    both = with_known(scorer, [placed, other])
+    changed = np.argwhere(both.leaves(both.start(photos()))[0] != before[0])
+    away = [np.abs(changed - at).max(1) for at in ((row, column), far)]
+    assert len(changed) and (np.minimum(*away) <= 1).all()
 
 
 def known_at(rows, columns):
@@ -88,29 +96,68 @@ def known_at(rows, columns):
 
 
 def test_what_known_photos_add_is_computed_by_hand():
-    """Two photos in one cell count as their mean; half of that for the cells beside it."""
-    scores = np.log(np.array([[0.4, 0.8, 0.3]])) / SCALE
-    leaves = np.zeros((1, 1, 5))
+    """Two photos in one cell count as their mean; those beside a cell count half."""
+    scores = np.log(np.array([[0.4, 0.8, 0.3, 0.5]])) / SCALE
+    leaves = np.zeros((1, 1, 7))
     leaves[0, 0, 1] = -np.inf  # no imagery
-    found = known_at([0, 0, 0], [0, 0, 4]).mixed(leaves, scores)
-    said = np.array([0.6, np.nan, np.nan, 0.15, 0.3])  # of cells 0, 3 and 4
-    share = said / np.nansum(said)
-    expected = WEIGHT * np.log1p(np.nan_to_num(share) * 3 / NEUTRAL)
+    found = known_at([0, 0, 0, 0], [0, 0, 5, 6]).mixed(leaves, scores)
+    said = np.array([0.6, 0.3, (0.3 + 0.25) / 1.5, (0.5 + 0.15) / 1.5])  # of cells 0, 4, 5, 6
+    ratio = said / said.sum() * 4
+    expected = np.zeros(7)
+    expected[[0, 4, 5, 6]] = WEIGHT * (np.log1p(ratio / NEUTRAL) - np.log1p(1 / NEUTRAL))
     expected[1] = -np.inf
     np.testing.assert_allclose(found[0, 0], expected)
 
 
 def test_photos_that_all_say_the_same_say_nothing():
-    """However sure they are: ground that they cover evenly stays as likely as it was."""
-    leaves = np.random.default_rng(0).normal(size=(2, 3, 4))
-    rows, columns = (v.ravel() for v in np.mgrid[:3, :4])
+    """However sure they are, and however many stand together."""
+    leaves = np.random.default_rng(0).normal(size=(2, 6, 4))
+    rows, columns = np.array([0, 0, 0, 1, 1, 1, 5]), np.array([0, 0, 1, 0, 1, 2, 3])
     for level in (-5.0, 300.0):
-        found = known_at(rows, columns).mixed(leaves, np.full((2, 12), level))
-        added = found - leaves
-        assert np.ptp(added[:, 1, 1:3]) < 1e-9 and 0 < added.max() < WEIGHT
+        found = known_at(rows, columns).mixed(leaves, np.full((2, 7), level))
+        np.testing.assert_allclose(found, leaves, atol=1e-9)
 
 
 def test_known_photos_off_the_imagery_change_nothing():
     leaves = np.full((1, 2, 6), -np.inf)
     leaves[0, 0, 5] = 0.0
     np.testing.assert_array_equal(known_at([0], [0]).mixed(leaves, np.ones((1, 1))), leaves)
+
+
+def test_slices_may_lie_off_the_middle():
+    straight = slice_weights([45.0], 64, 8, 3)[0].sum(1)
+    turned = slice_weights([45.0], 64, 8, 3, off_deg=[22.5])[0].sum(1)
+    assert straight.tolist() == pytest.approx([0, 1, 0], abs=0.05)
+    assert turned.tolist() == pytest.approx([0, 1, 1], abs=0.05)  # half of each is seen
+
+
+def test_photos_off_the_imagery_are_refused(scorer):
+    for placed in ([], [Placed(photos()[0], LatLng(0.0, 0.0), 0.0)]):
+        with pytest.raises(PhotoError, match="--with-photos"):
+            with_known(scorer, placed)
+
+
+def test_the_command_reports_known_photos_apart(small_config, painted, tmp_path, zoomloc):
+    config = match_config(small_config, steps=4)
+    run, region = tmp_path / "run", tmp_path / "region"
+    train(config, run)
+    region.mkdir()
+    for name in ("region.json", "imagery.pmtiles"):
+        (region / name).symlink_to(painted / name)
+    table = [
+        dataclasses.replace(p, bearing_deg=30.0, fov_deg=70.0)
+        for p in read_photos(painted / "photos.parquet")
+    ]
+    write_photos(table, region / "photos.parquet", "sequence-disjoint")
+    words = ("evaluate", "--run", run, "--region", region, "--with-photos", "--quiet")
+    assert zoomloc(*words)[0] == 0
+    report = (run / "with-photos.json").read_text()
+    count = sum(p.split == "train" for p in table)
+    assert f'"known_photos": "{count}"' in report and not (run / "report.json").exists()
+    code, _, err = zoomloc(*words, "--split", "train")  # each would be found by its own drive
+    assert code == 2 and "leave --with-photos out" in err
+    photo = table[0].path
+    code, out, _ = zoomloc("locate", photo, "--run", run, "--region", region, "--with-photos")
+    assert code == 0 and out.strip()
+    code, _, err = zoomloc("locate", photo, "--run", run, "--with-photos")  # no bearings there
+    assert code == 2 and "leave --with-photos out" in err and len(err.strip().splitlines()) == 1

@@ -112,7 +112,9 @@ def test_words_for_every_kind_of_answer():
         "    heading 92° ± 14°",
         "    else 48.110000, -1.710000 (20 %, 1.3 km away)",
     ]
-    told = "\n".join(describe(answer(unknown=True, radius90_m=2345.0, bearing_deg=None), 25.0))
+    told = "\n".join(
+        describe(answer(unknown=True, radius90_m=2345.0, bearing_deg=None, within_m=25.0))
+    )
     assert "Übung/1.jpg: unknown; best guess 48.100000" in told and "heading" not in told
     assert "within 25 m" in told and "90 % within 2.3 km" in told
     told = describe(answer(unknown=True, not_here=True))[0]

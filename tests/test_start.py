@@ -5,19 +5,28 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from zoomloc.checkpoint import build_model, load_tensors, weights_of
+from zoomloc.checkpoint import (
+    best_checkpoint,
+    build_model,
+    load_explained,
+    load_tensors,
+    weights_of,
+    write_explained,
+)
 from zoomloc.config import GENERAL, Config, load_config
 from zoomloc.errors import CheckpointError, ConfigError
 from zoomloc.locator import open_views
 from zoomloc.training.loop import numbered_checkpoints, train
 from zoomloc.training.start import begin
 from zoomloc.training.state import fresh_state
+from zoomloc.world.photos import read_photos, write_photos
 
 
 def config_of(painted, *overrides: str, model: str = "models/zoomloc") -> Config:
@@ -29,7 +38,7 @@ def config_of(painted, *overrides: str, model: str = "models/zoomloc") -> Config
 
 def begun(config: Config):
     state = fresh_state(config, open_views(config.data, config).region)
-    begin(state, config, "imagery", "split")
+    begin(state, config, [("imagery", "split")])
     return state
 
 
@@ -69,10 +78,22 @@ def test_a_run_goes_on_without_the_one_that_it_began_with(painted, small_config,
         train(config, tmp_path / "other")
 
 
+def test_weights_of_another_meaning_are_refused_though_they_fit(small_config, tmp_path):
+    train(small_config, tmp_path)
+    for key, value in (("heads", 4), ("norm", "group"), ("shared_encoder", True)):
+        tree = small_config.to_dict()
+        tree["train"]["start_from"] = str(tmp_path)
+        assert tree["model"][key] != value
+        tree["model"][key] = value
+        config = Config.model_validate(tree)
+        with pytest.raises(ConfigError, match=f"model.{key} .*, here {value}"):
+            begun(config)
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        (["model.match.gsd_m=1.0"], r"gsd_m 2\.0, here 1\.0"),
+        (["model.match.gsd_m=1.0"], r"match.gsd_m 2\.0, here 1\.0"),
         (["model.match.channels=8"], "channels 16, here 8"),
         (["model.photo_encoder.channels=[16,64,128]"], r"photo_encoder.* here \("),
         (["model.match.slices=32", "model.match.fan=9"], "slices 16, here 32"),
@@ -91,16 +112,48 @@ def test_a_model_of_another_kind_is_refused(painted):
 def test_a_run_that_saw_photos_of_another_split_is_refused(small_config, tmp_path):
     """It may have learned from what is to be tested on."""
     train(small_config, tmp_path)
-    hashes = json.loads((tmp_path / "checkpoint-best.json").read_text())
-    imagery, split = hashes["imagery_hash"], hashes["split_hash"]
+    about = load_explained(best_checkpoint(tmp_path))
+    ((imagery, split),) = about.learned
     tree = small_config.to_dict()
     tree["train"]["start_from"] = str(tmp_path)
     config = Config.model_validate(tree)
     region = open_views(config.data, config).region
-    begin(fresh_state(config, region), config, imagery, split)
-    begin(fresh_state(config, region), config, "another town", "another split")
-    with pytest.raises(ConfigError, match="other photos of this very region"):
-        begin(fresh_state(config, region), config, imagery, "another split")
+
+    def begins(*pairs):
+        state = fresh_state(config, region)
+        begin(state, config, pairs)
+        return state.learned
+
+    assert begins((imagery, split)) == begins(("another town", "another split")) == about.learned
+    for pairs in ([(imagery, "another split")], [("b", "c"), (imagery, "another split")]):
+        with pytest.raises(ConfigError, match="other photos of this very region"):
+            begins(*pairs)
+
+
+def test_what_was_learned_from_is_handed_on(small_config, painted, tmp_path):
+    """Town 1, then town 2, then town 1 with another split: the photos of before are known."""
+    other = tmp_path / "other"
+    shutil.copytree(painted, other)
+    table = other / "photos.parquet"
+    photos = read_photos(table)
+    swap = {"val": "test", "test": "val", "train": "train"}
+    write_photos([replace(p, split=swap[p.split]) for p in photos], table, "sequence-disjoint")
+    folders, tree = [], small_config.to_dict()
+    for data, name in ((other, "first"), (painted, "second")):
+        folders.append(tmp_path / name)
+        tree |= {"data": str(data), "regions": []}
+        train(Config.model_validate(tree), folders[-1])
+        learned = load_explained(best_checkpoint(folders[-1])).learned
+        tree["train"]["start_from"] = str(folders[-1])
+        if name == "second":
+            break
+        with pytest.raises(ConfigError, match="other photos of this very region"):
+            train(Config.model_validate(tree | {"data": str(painted)}), tmp_path / "refused")
+        # as if that had been another town
+        path = best_checkpoint(folders[-1])
+        about = load_explained(path)
+        write_explained(path, replace(about, learned=(("elsewhere", "s"),)))
+    assert len(learned) == 2 and learned[0] == ("elsewhere", "s")
 
 
 def test_from_is_a_flag_and_what_is_not_there_is_told_in_one_line(painted, tmp_path):

@@ -1,6 +1,7 @@
 """Words of an answer: no certainty is claimed, and each kind of answer is told apart."""
 
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given as drawn
@@ -78,8 +79,10 @@ def test_not_from_here_is_another_statement_than_unknown():
         "", "unknown", NOT_HERE, NOT_HERE,
     ]  # fmt: skip
     assert [called(a) for a in (plain, unknown, foreign)] == ["answer"] + 2 * ["best guess"]
-    assert sure(plain, 50.0) == sure(unknown, 50.0) == "probability 75 % within 50 m"
-    assert sure(foreign, 25.0) == "if it is from here, probability 75 % within 25 m"
+    assert sure(plain) == sure(unknown) == "probability 75 % within 50 m"
+    assert (
+        sure(replace(foreign, within_m=25.0)) == "if it is from here, probability 75 % within 25 m"
+    )
 
 
 def test_warnings_tell_a_guess_and_a_place_that_was_given_wrongly():

@@ -49,6 +49,8 @@ class Explained:
     licence: str = ""
     encoders: dict[str, dict[str, Any]] = field(default_factory=dict)  # encoders_of the network
     calibration: Calibration | None = None  # None: its probabilities are as the network gives them
+    # hashes (imagery, split) of each region learned from, by the weights it began with as well
+    learned: tuple[tuple[str, str], ...] = ()
 
 
 Network = ZoomModel | Towers | MatchModel | ResidualZoom
@@ -192,6 +194,7 @@ def write_explained(path: Path, explained: Explained) -> None:
             "attribution": list(explained.attribution),
             "licence": explained.licence,
             "encoders": explained.encoders,
+            "learned": [list(pair) for pair in explained.learned],
         }
         | ({} if known is None else {"calibration": known.to_json()}),
     )
@@ -219,6 +222,7 @@ def load_explained(path: Path) -> Explained:
                 if known is None
                 else Calibration.from_json(known, f"{path.with_suffix('.json')}")
             ),
+            learned=tuple((str(imagery), str(split)) for imagery, split in data.get("learned", [])),
         )
     except (AttributeError, KeyError, TypeError, ValueError, ConfigError, RegionError) as error:
         raise CheckpointError(

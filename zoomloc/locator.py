@@ -293,6 +293,7 @@ class Locator:
                 for there, mass in alternatives(posterior, place, self.search.right_within_m)
             ),
             given=query.given(),
+            within_m=self.search.right_within_m,
         )
 
 

@@ -3,6 +3,7 @@
 Knows nothing of how a step works. Errors that a user can mend become one line and exit 2.
 """
 
+import json
 import signal
 import sys
 from pathlib import Path
@@ -154,7 +155,7 @@ def train(
     from zoomloc.cli import steps
     from zoomloc.cli.calibrating import calibrate_trained
 
-    started = [] if start_from is None else [f"train.start_from={start_from}"]
+    started = [] if start_from is None else [f"train.start_from={json.dumps(start_from)}"]
     config = load_config(configs, _within(minutes, [*overrides, *started]))
     steps.train_run(config, run, Screen(quiet))
     calibrate_trained(run, Screen(quiet))

@@ -35,6 +35,9 @@ def export_run(run: Path, out: Path) -> int:
     best = best_checkpoint(run)
     explained, weights = load_explained(best), load_tensors(best)
     nowhere = {"data": Config().data, "regions": (), "val_regions": (), "town": None}
+    begun = explained.config.train.start_from
+    train = {"start_from": begun if begun == "general" else ""}
+    nowhere["train"] = explained.config.train.model_copy(update=train)
     config = explained.config.model_copy(update=nowhere)
     target = out / best.name
     save_checkpoint(target, weights, replace(explained, config=config))

@@ -105,7 +105,7 @@ def locate(wanted: Wanted, screen: Screen) -> int:
     with ExitStack() as stack:
         draw = stack.enter_context(steps.map_drawer()) if wanted.map_path else None
         locator, known = opened(wanted)
-        show = _shower(wanted, screen, locator.search.right_within_m)
+        show = _shower(wanted, screen)
         job = _Job(locator, known, photos, wanted.out, screen, show)
         tally = job.together() if wanted.together else job.one_by_one()
         fatal, left_out = photos.verdict(tally.located > 0)
@@ -338,7 +338,7 @@ def _question_of(answer: "Answer") -> "Question":
 # 3. what is shown
 
 
-def _shower(wanted: Wanted, screen: Screen, within_m: float) -> Show:
+def _shower(wanted: Wanted, screen: Screen) -> Show:
     """What happens to each answer at once: a JSON line, or lines for people unless a file is."""
     from zoomloc.world.answers import line_of
 
@@ -349,7 +349,7 @@ def _shower(wanted: Wanted, screen: Screen, within_m: float) -> Show:
         stdout.flush()
 
     def as_text(answer: "Answer") -> None:
-        screen.result("\n".join(describe(answer, within_m)))
+        screen.result("\n".join(describe(answer)))
 
     if wanted.as_json:
         return as_json

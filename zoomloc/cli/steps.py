@@ -96,7 +96,9 @@ def telling_a_lost_split(table: Path, screen: Screen) -> Iterator[None]:
     with suppress(PhotoError):  # damaged: it is written anew
         before = split_protocol(table) if table.is_file() else None
     yield
-    if before is not None:  # said to the quiet too: test photos may change sides
+    if (
+        before is not None and split_protocol(table) is None
+    ):  # said to the quiet too: test photos may change sides
         screen.result(
             f"the split of the table before ({before}) is gone with it; divide as you did then "
             "with 'zoomloc split', or training divides as the config says"

@@ -23,23 +23,20 @@ if TYPE_CHECKING:
 OTHERS_TOLD = 3
 
 
-def describe(answer: "Answer", within_m: float = 50.0) -> list[str]:
-    """Place, how sure, which way, where else: three to five lines, the first names the photo.
-
-    ``within_m``: the radius that ``probability`` is of.
-    """
+def describe(answer: "Answer") -> list[str]:
+    """Place, how sure, which way, where else: three to five lines, the first names the photo."""
     word = verdict(answer, CONTRADICTED)
     guess = f"{word}; {called(answer)} " if word else ""
     return [
         f"{printable(answer.photo)}: {guess}{answer.lat:.6f}, {answer.lng:.6f}",
-        *(f"    {line}" for line in _details(answer, within_m) if line),
+        *(f"    {line}" for line in _details(answer) if line),
     ]
 
 
-def _details(answer: "Answer", within_m: float) -> list[str]:
+def _details(answer: "Answer") -> list[str]:
     """The lines below the place; empty where there is nothing to say."""
     told = (
-        f"{sure(answer, within_m)}; 50 % of the belief within {metres(answer.radius50_m)}, "
+        f"{sure(answer)}; 50 % of the belief within {metres(answer.radius50_m)}, "
         f"90 % within {metres(answer.radius90_m)}"
     )
     return [told, _heading(answer), _others(answer), _given(answer), _carried(answer)]

@@ -199,6 +199,7 @@ class ZoomModel(nn.Module):
         past = seen if isinstance(seen, Past) else None
         tokens = tokens[:, 1:] if isinstance(seen, Past) else torch.cat([seen, tokens], dim=1)
         hidden, past = self._read(tokens, past)
+        past = Past(tuple((k, v.contiguous()) for k, v in past.kept))  # no part of something larger
         last = steps.view.shape[1] - 1
         if steps.root and last == 0:
             return self.root_head(hidden[:, -1]).float(), past

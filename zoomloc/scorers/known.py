@@ -49,29 +49,40 @@ class KnownPhotos:
     def mixed(self, leaves: Floats, scores: Floats) -> Floats:
         """Log-likelihoods (B, R, C) of cells, taking in those of known photos (B, J).
 
-        What counts is how far a cell's photos stand out of all; none is made less likely.
+        What counts is how far a cell's photos stand out of all; average ones change nothing.
         """
-        said = np.stack([self._in_cells(row, leaves.shape[1:]) for row in scores])
+        said = self._in_cells(scores, leaves.shape[1:])
         said[~np.isfinite(leaves)] = -np.inf
-        total = np.logaddexp.reduce(said.reshape(len(said), -1), axis=1)[:, None, None]
-        cells = np.isfinite(said).sum((1, 2), keepdims=True)
-        if not cells.all():  # no known photo stands near the imagery
+        near = np.isfinite(said[0])
+        if not near.any():  # no known photo stands near the imagery
             return leaves
-        return np.asarray(leaves + WEIGHT * np.log1p(np.exp(said - total) * cells / NEUTRAL))
+        total = np.logaddexp.reduce(said[:, near], axis=1)[:, None, None]
+        ratio = np.exp(said - total) * near.sum()  # to the average
+        added = WEIGHT * (np.log1p(ratio / NEUTRAL) - np.log1p(1 / NEUTRAL))
+        return np.asarray(leaves + np.where(near, added, 0.0))
 
     def _in_cells(self, scores: Floats, shape: tuple[int, ...]) -> Floats:
-        """(R, C) what a cell's photos say on average, and at half the weight those beside it;
-        -inf where none are.
+        """(B, R, C) what the photos of a cell and, at half the weight, of those beside it say on
+        average; -inf where there are none.
         """  # noqa: D205
-        scores = SCALE * scores
-        cell, peak = self.row * shape[1] + self.column, scores.max()
-        count = np.bincount(cell, minlength=shape[0] * shape[1])
-        total = np.bincount(cell, np.exp(scores - peak), len(count))
-        own = (total / np.maximum(count, 1)).reshape(shape)
-        wide = np.pad(own / 2, 1)
-        near = sum(wide[i : i + shape[0], j : j + shape[1]] for i in range(3) for j in range(3))
-        with np.errstate(divide="ignore"):
-            return np.asarray(np.log(near + own / 2) + peak)
+        cell, cells = self.row * shape[1] + self.column, shape[0] * shape[1]
+        count = np.bincount(cell, minlength=cells)
+        weight = _spread((count > 0).astype(np.float64).reshape(shape))
+        found = np.empty((len(scores), *shape))
+        for into, row in zip(found, SCALE * scores, strict=True):
+            peak = row.max()
+            mean = np.bincount(cell, np.exp(row - peak), cells) / np.maximum(count, 1)
+            with np.errstate(divide="ignore", invalid="ignore"):
+                into[:] = np.log(_spread(mean.reshape(shape)) / weight) + peak
+        return np.where(weight > 0, found, -np.inf)
+
+
+def _spread(cells: Floats) -> Floats:
+    """(R, C) of each cell, and half of each of the eight beside it."""
+    rows, columns = cells.shape
+    wide = np.pad(cells / 2, 1)
+    near = [wide[i : i + rows, j : j + columns] for i in range(3) for j in range(3)]
+    return np.asarray(sum(near) + cells / 2)
 
 
 def with_known(scorer: MatchScorer, photos: Sequence[Placed]) -> MatchScorer:

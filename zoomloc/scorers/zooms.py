@@ -35,10 +35,12 @@ class ZoomState:
         return None if -1 in rows else past.rows(torch.tensor(rows, device=self.tokens.device))
 
     def keep(self, views: int, asking: Sequence[Asking], past: Past) -> None:
-        """Hold what was read of paths, if there is room for it."""
+        """Hold what was read of paths, none of them held yet, if there is room for it."""
         if past.bytes() + sum(kept.bytes() for _, kept in self._read.values()) > KEPT_BYTES:
             return
         row, before = self._read.get(views, ({}, None))
+        if any(each in row for each in asking):  # a second search with the same state
+            return
         first = 0 if before is None else before.paths
         row.update({each: first + i for i, each in enumerate(asking)})
         self._read[views] = row, past if before is None else before.plus(past)

@@ -90,7 +90,7 @@ def train(
     state.memory = learner.memory()
     resumed = resume(run, state)
     if not resumed:
-        begin(state, config, data.imagery, data.split)
+        begin(state, config, data.learned)
     learner.recall(state.memory)
     loop = _Loop(config, run, data, learner, state, progress)
     if not state.finished:
@@ -125,8 +125,17 @@ class _Data:
 
     grounds: list[Ground]
     val: list[_Val]
-    imagery: str  # hash over all regions trained on
-    split: str
+    learned: list[tuple[str, str]]  # hashes of imagery and split of each region
+
+    @property
+    def imagery(self) -> str:
+        """One hash over all regions trained on."""
+        return _joined([imagery for imagery, _ in self.learned])
+
+    @property
+    def split(self) -> str:
+        """One hash over the photos of all regions."""
+        return _joined([split for _, split in self.learned])
 
     @property
     def region(self) -> Region:
@@ -153,8 +162,10 @@ def _open(config: Config) -> _Data:
     return _Data(
         grounds,
         [_val_of(_every_few(_of_split(table, "val"), each), view) for table, view in held],
-        _joined([view.pyramid.imagery_hash() for view in views]),
-        _joined([split_hash(table) for table in tables]),
+        [
+            (view.pyramid.imagery_hash(), split_hash(table))
+            for table, view in zip(tables, views, strict=True)
+        ],
     )
 
 
@@ -343,6 +354,7 @@ class _Loop:
             tuple(dict.fromkeys(a for region in regions for a in region.attribution)),
             "; ".join(dict.fromkeys(r.licence for r in regions if r.licence)),
             encoders_of(self.state.model),
+            learned=tuple(dict.fromkeys([*self.state.learned, *self.data.learned])),
         )
 
     def _tell(self, loss: float, photos_per_s: float) -> None:

@@ -4,7 +4,8 @@ Knows nothing of the loop, of regions or of photos; which photos the other run l
 told by the hashes beside its weights.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -14,7 +15,6 @@ from zoomloc.checkpoint import (
     best_checkpoint,
     load_explained,
     load_tensors,
-    match_spec,
     weights_of,
 )
 from zoomloc.config import GENERAL, Config, ModelConfig
@@ -23,45 +23,58 @@ from zoomloc.training.state import TrainState, changing
 
 MATCH = "match."  # before the names of a match's weights, where more stands on it
 MATCHES = ("match", "residual")  # kinds of model
-# what weights mean, though no shape tells it, and what a user can set
-SAME = ("gsd_m", "slices", "rings_m", "photo_px", "channels", "width", "map_channels")
+# settings that say what weights mean, though no shape may tell it
+ALWAYS = ("photo_px", "norm", "photo_encoder.name", "photo_encoder.channels")
+OF_MATCHES = tuple(
+    f"match.{key}" for key in ("gsd_m", "slices", "rings_m", "channels", "width", "map_channels")
+)
+OF_ZOOMS = ("shared_encoder", "heads", "pooling", "view_px", "view_margin", "photo_crops")
 
 
-def begin(state: TrainState, config: Config, imagery: str, split: str) -> None:
+def begin(state: TrainState, config: Config, learned: Sequence[tuple[str, str]]) -> None:
     """Take over the weights of ``train.start_from``, if it names a run, into a state of step 0.
 
-    What this network has beyond that run's stays as it is. Raises ConfigError where the networks
-    differ, or where the run learned from another split of the same imagery: it has seen photos
-    that are to be tested on. Raises CheckpointError where there is no such run.
+    What this network has beyond that run's stays as it is. learned: hashes of imagery and split
+    of each region of this run. Raises ConfigError where the networks differ, or where that run or
+    one before it learned from another split of the same imagery (of the very same file: imagery
+    that was made anew is not known again), for then it has seen photos that are to be tested on.
+    Raises CheckpointError where there is no such run.
     """
     name = config.train.start_from
     if not name:
         return
     path = best_checkpoint(GENERAL if name == "general" else Path(name))
     explained = load_explained(path)
-    if explained.imagery_hash == imagery and explained.split_hash != split:
-        raise ConfigError(
-            f"train.start_from {name}: was trained on other photos of this very region, maybe on "
-            "those to be tested on; begin with a run of another region, or of this split"
-        )
-    _check_alike(name, config.model, explained)
-    found = load_tensors(path)
-    weights = _renamed(name, found, state.model)
+    _check_unseen(name, explained, learned)
+    _check_alike(name, config.model, explained.config.model)
+    weights = _renamed(name, load_tensors(path), state.model)
     for network in (weights_of(state.model), changing(state.averaged)):
         for key in weights.keys() & network.keys():
             network[key].copy_(weights[key])
+    state.learned = explained.learned
 
 
-def _check_alike(name: str, model: ModelConfig, explained: Explained) -> None:
-    """Refuse a run whose weights mean other lengths and angles than this network's would."""
-    if (model.kind in MATCHES) != (explained.config.model.kind in MATCHES):
-        raise _other_network(name, f"kind {explained.config.model.kind}", model.kind)
-    if model.kind not in MATCHES:
-        return  # for those the shapes say all
-    own, other = match_spec(model), match_spec(explained.config.model)
-    for key in SAME:
-        if getattr(own, key) != getattr(other, key):
-            raise _other_network(name, f"{key} {getattr(other, key)}", f"{getattr(own, key)}")
+def _check_unseen(name: str, explained: Explained, learned: Sequence[tuple[str, str]]) -> None:
+    """Refuse a run that learned from photos that this one may be tested on."""
+    known = explained.learned or ((explained.imagery_hash, explained.split_hash),)
+    for imagery, split in learned:
+        if any(other == imagery and division != split for other, division in known):
+            raise ConfigError(
+                f"train.start_from {name}: was trained on other photos of this very region, maybe "
+                "on those to be tested on; begin with a run of another region, or of this split"
+            )
+
+
+def _check_alike(name: str, own: ModelConfig, other: ModelConfig) -> None:
+    """Refuse a run whose weights mean something else than this network's would."""
+    if (own.kind in MATCHES) != (other.kind in MATCHES):
+        raise _other_network(name, f"kind {other.kind}", own.kind)
+    matched = own.kind in MATCHES
+    zoomed = not matched or (own.kind == other.kind == "residual" and other.residual.zoom)
+    for key in (*ALWAYS, *(OF_MATCHES if matched else ()), *(OF_ZOOMS if zoomed else ())):
+        here, there = (attrgetter(key)(model) for model in (own, other))
+        if here != there:
+            raise _other_network(name, f"model.{key} {there}", f"{here}")
 
 
 def _renamed(name: str, weights: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:

@@ -51,6 +51,7 @@ class TrainState:
     finished: bool = False
     log: list[dict[str, Any]] = field(default_factory=list)
     memory: dict[str, Tensor] = field(default_factory=dict)  # of the learner
+    learned: tuple[tuple[str, str], ...] = ()  # before this run: see Explained
 
     @cached_property
     def trained(self) -> list[nn.Parameter]:
@@ -200,7 +201,7 @@ def _started_otherwise(run: Path, what: str) -> ConfigError:
 def _take_over(run: Path, state: TrainState, explained: Explained) -> None:
     """Step, time, best figure and log of a saved state."""
     state.step, state.seconds = explained.step, explained.seconds
-    state.photos_seen = explained.photos_seen
+    state.photos_seen, state.learned = explained.photos_seen, explained.learned
     state.best = float(explained.metrics["best"])
     state.best_r50 = float(explained.metrics.get("best_r_at_50m", state.best))
     state.finished = bool(explained.metrics["finished"])

@@ -43,8 +43,9 @@ class Answer:
     """Where a photo was taken. Lengths in metres, angles in degrees, masses as fractions 0-1.
 
     ``path`` holds quadkeys from the root to the terminal cell of (lat, lng); ``posterior`` pairs
-    of quadkey (cells of any level) and mass that sum to 1; ``given`` what was told beside the
-    photo, in words. Raises ZoomlocError for what is no place or no probability.
+    of quadkey (cells of any level) and mass that sum to 1; ``probability`` is the mass within
+    ``within_m``; ``given`` what was told beside the photo, in words. Raises ZoomlocError for what
+    is no place or no probability.
     """
 
     photo: str
@@ -67,6 +68,7 @@ class Answer:
     alternatives: tuple[Alternative, ...] = ()
     given: dict[str, str] = field(default_factory=dict)
     agreement: float | None = None  # log of how well the photo goes with the place given; 0 even
+    within_m: float = 50.0
 
     def __post_init__(self) -> None:
         for place in (LatLng(self.lat, self.lng), self.truth):
@@ -95,6 +97,7 @@ class Answer:
             "lat": self.lat,
             "lng": self.lng,
             "probability": min(self.probability, 1.0),
+            "within_m": self.within_m,
             "radius50_m": self.radius50_m,
             "radius90_m": self.radius90_m,
             "bearing_deg": self.bearing_deg,
@@ -162,6 +165,7 @@ def _answer(data: dict[str, Any]) -> Answer:
         ),
         given={str(key): str(value) for key, value in data.get("given", {}).items()},
         agreement=_optional(data.get("agreement")),
+        within_m=float(data.get("within_m", 50.0)),
     )
 
 

@@ -70,10 +70,10 @@ def called(answer: Answer) -> str:
     return "best guess" if is_guess(answer) else "answer"
 
 
-def sure(answer: Answer, within_m: float) -> str:
+def sure(answer: Answer) -> str:
     """How sure the answer is of its place; belief is spread over the region and nothing else."""
     condition = "if it is from here, " if answer.not_here else ""
-    return f"{condition}probability {percent(answer.probability)} within {metres(within_m)}"
+    return f"{condition}probability {percent(answer.probability)} within {metres(answer.within_m)}"
 
 
 def is_contradicted(answer: Answer, below: float) -> bool:
