@@ -54,8 +54,8 @@ def test_fields_are_those_of_the_format() -> None:
     assert (
         list(line)
         == (
-            "schema photo lat lng probability within_m radius50_m radius90_m bearing_deg bearing_spread_deg "
-            "path candidates alternatives posterior evidence unknown not_here truth error_m given "
+            "schema photo lat lng probability within_m radius50_m radius90_m bearing_deg "
+            "bearing_spread_deg path candidates alternatives posterior evidence unknown not_here truth error_m given "
             "agreement made_by"
         ).split()
     )
