@@ -55,8 +55,8 @@ def test_fields_are_those_of_the_format() -> None:
         list(line)
         == (
             "schema photo lat lng probability within_m radius50_m radius90_m bearing_deg "
-            "bearing_spread_deg path candidates alternatives posterior evidence unknown not_here truth "
-            "error_m given agreement made_by"
+            "bearing_spread_deg path candidates alternatives posterior evidence unknown not_here "
+            "truth error_m given agreement made_by"
         ).split()
     )
     assert line["schema"] == "zoomloc/answer/1" and line["truth"] == {"lat": 48.1, "lng": -1.7}
