@@ -128,7 +128,6 @@ def path_cells(answer: Answer, region: Region) -> list[Cell]:
 
 def answer_data(answer: Answer, ground: Ground) -> dict[str, Any]:
     """All that the page says and draws of one answer, as JSON. Raises RegionError."""
-    cells = path_cells(answer, ground.region)
     place = LatLng(answer.lat, answer.lng)
     belief = _belief(answer)
     return {
@@ -141,25 +140,9 @@ def answer_data(answer: Answer, ground: Ground) -> dict[str, Any]:
         "unknown": bool(answer.unknown),
         "not_here": bool(answer.not_here),
         "words": _words(answer),
-        "path": [
-            {
-                "quadkey": cell.quadkey,
-                "size_m": round(cell.size_m, 2),
-                "size": metres(cell.size_m),
-                "bounds": ground.cell(cell),
-            }
-            for cell in cells
-        ],
+        "path": _path(answer, ground),
         "candidates": _candidates(answer, ground),
-        "alternatives": [
-            {
-                "number": other.number,
-                "place": ground.place(other.place),
-                "text": _text(other.place),
-                "words": other.words,
-            }
-            for other in others(answer)
-        ],
+        "alternatives": _alternatives(answer, ground),
         "posterior": [
             [*ground.cell(cell), percent(mass), float(f"{mass:.4g}"), float(f"{density:.4g}")]
             for cell, mass, density in belief
@@ -169,6 +152,32 @@ def answer_data(answer: Answer, ground: Ground) -> dict[str, Any]:
         "thumbnail": None,
         "finer": [],
     }
+
+
+def _path(answer: Answer, ground: Ground) -> list[dict[str, Any]]:
+    """Cells from the root to the terminal cell."""
+    return [
+        {
+            "quadkey": cell.quadkey,
+            "size_m": round(cell.size_m, 2),
+            "size": metres(cell.size_m),
+            "bounds": ground.cell(cell),
+        }
+        for cell in path_cells(answer, ground.region)
+    ]
+
+
+def _alternatives(answer: Answer, ground: Ground) -> list[dict[str, Any]]:
+    """Other places, the likeliest first."""
+    return [
+        {
+            "number": other.number,
+            "place": ground.place(other.place),
+            "text": _text(other.place),
+            "words": other.words,
+        }
+        for other in others(answer)
+    ]
 
 
 def _words(answer: Answer) -> dict[str, Any]:
