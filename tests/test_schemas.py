@@ -112,6 +112,7 @@ def test_answer_lines(tmp_path: Path) -> None:
     line = lines[0]
     for change in (
         {"probability": 1.5},
+        {"within_m": 0},
         {"lat": 91},
         {"bearing_deg": 360},
         {"radius90_m": -1},
@@ -130,7 +131,7 @@ def test_answer_lines(tmp_path: Path) -> None:
         assert not accepts("answer", {**line, **change}), change
     for key in line:
         without = {k: v for k, v in line.items() if k != key}
-        is_later = key in ("alternatives", "given", "agreement")  # older files have none
+        is_later = key in ("alternatives", "given", "agreement", "within_m")  # not in older files
         assert accepts("answer", without) == is_later, key
 
 

@@ -76,6 +76,8 @@ class Answer:
                 raise ZoomlocError(f"answer for {self.photo}: {place} is no place in degrees")
         if not 0 <= self.probability <= 1 + 1e-9:
             raise ZoomlocError(f"answer for {self.photo}: probability {self.probability}")
+        if not 0 < self.within_m < math.inf:
+            raise ZoomlocError(f"answer for {self.photo}: probability within {self.within_m} m")
         if not self.path:
             raise ZoomlocError(f"answer for {self.photo}: no path; it needs a cell at least")
 
