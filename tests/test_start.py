@@ -164,3 +164,14 @@ def test_from_is_a_flag_and_what_is_not_there_is_told_in_one_line(painted, tmp_p
     )  # fmt: skip
     assert done.returncode == 2 and "run nowhere: no such folder" in done.stderr
     assert not np.any([path.name.startswith("checkpoint") for path in Path(tmp_path).rglob("*")])
+
+
+def test_a_checkpoint_of_before_learned_from_its_own_region(small_config, tmp_path):
+    train(small_config, tmp_path)
+    path = best_checkpoint(tmp_path)
+    about = load_explained(path)
+    beside = path.with_suffix(".json")
+    data = json.loads(beside.read_text())
+    del data["learned"]
+    beside.write_text(json.dumps(data))
+    assert load_explained(path).learned == about.learned != ()

@@ -222,7 +222,12 @@ def load_explained(path: Path) -> Explained:
                 if known is None
                 else Calibration.from_json(known, f"{path.with_suffix('.json')}")
             ),
-            learned=tuple((str(imagery), str(split)) for imagery, split in data.get("learned", [])),
+            learned=tuple(
+                (str(imagery), str(split))
+                for imagery, split in data.get(  # older versions began with nothing
+                    "learned", [(data["imagery_hash"], data["split_hash"])]
+                )
+            ),
         )
     except (AttributeError, KeyError, TypeError, ValueError, ConfigError, RegionError) as error:
         raise CheckpointError(

@@ -56,9 +56,8 @@ def begin(state: TrainState, config: Config, learned: Sequence[tuple[str, str]])
 
 def _check_unseen(name: str, explained: Explained, learned: Sequence[tuple[str, str]]) -> None:
     """Refuse a run that learned from photos that this one may be tested on."""
-    known = explained.learned or ((explained.imagery_hash, explained.split_hash),)
     for imagery, split in learned:
-        if any(other == imagery and division != split for other, division in known):
+        if any(other == imagery and division != split for other, division in explained.learned):
             raise ConfigError(
                 f"train.start_from {name}: was trained on other photos of this very region, maybe "
                 "on those to be tested on; begin with a run of another region, or of this split"
